@@ -1,0 +1,20 @@
+"""The Celery application. `celery -A config.celery worker` and `celery -A config.celery beat` run it."""
+
+import os
+from typing import Any
+
+from celery import Celery
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+
+app = Celery("payonce")
+app.config_from_object("django.conf:settings", namespace="CELERY")
+app.autodiscover_tasks()
+
+
+@app.on_after_finalize.connect
+def set_beat_schedule(sender: Celery, **_: Any) -> None:
+    """Take over the schedule that payonce exports; imported here because tasks need models, and models need Django."""
+    from payonce.payments.tasks import BEAT_SCHEDULE
+
+    sender.conf.beat_schedule = BEAT_SCHEDULE

@@ -1,0 +1,105 @@
+"""What the reference project reads from environment variables, and what it reads from the checkout's generated secrets."""
+
+import json
+import os
+import secrets
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+STATE_FOLDER = CHECKOUT / ".payonce"  # git-ignored: generated secrets, logs, results
+SANDBOX_ACCOUNTS = {"sandbox_a": "Sandbox Wallet A", "sandbox_b": "Sandbox Wallet B"}
+
+
+def text(name: str, default: str = "") -> str:
+    """Return a variable, or the default when it is unset."""
+    return os.environ.get(name, default)
+
+
+def flag(name: str, default: bool = False) -> bool:
+    """Return whether a variable says yes (`1`, `true`, `yes`, `on`)."""
+    value = os.environ.get(name)
+    return default if value is None else value.strip().lower() in {"1", "true", "yes", "on"}
+
+
+def words(name: str, default: str = "") -> list[str]:
+    """Return the comma-separated parts of a variable."""
+    return [part.strip() for part in os.environ.get(name, default).split(",") if part.strip()]
+
+
+def number(name: str, default: int) -> int:
+    """Return a whole number; a value that is none is an error that names the variable."""
+    value = os.environ.get(name)
+    try:
+        return int(value) if value else default
+    except ValueError as error:
+        raise ValueError(f"{name} must be a whole number; it is {value!r}.") from error
+
+
+def parse_database_url(url: str) -> dict[str, Any]:
+    """Return Django's connection settings for a `postgresql://` URL; `?host=/folder` means a unix socket."""
+    parts = urlsplit(url)
+    if parts.scheme not in {"postgres", "postgresql"}:
+        raise ValueError("DATABASE_URL must start with postgresql://; payonce needs PostgreSQL 14 or newer.")
+    options: dict[str, Any] = dict(parse_qsl(parts.query))
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": unquote(parts.path.lstrip("/")),
+        "USER": options.pop("user", None) or unquote(parts.username or ""),
+        "PASSWORD": options.pop("password", None) or unquote(parts.password or ""),
+        "HOST": options.pop("host", None) or unquote(parts.hostname or ""),
+        "PORT": str(options.pop("port", None) or parts.port or ""),
+        "OPTIONS": options,
+    }
+
+
+def celery_broker_url(redis_url: str) -> str:
+    """Return the broker URL for a Redis URL: Celery spells a unix socket differently."""
+    parts = urlsplit(redis_url)
+    if parts.scheme != "unix":
+        return redis_url
+    database = dict(parse_qsl(parts.query)).get("db", "0")
+    return f"redis+socket://{parts.path}?virtual_host={database}"
+
+
+@cache
+def local_secrets() -> dict[str, str]:
+    """Return this checkout's own secrets, generated once into a git-ignored file that only its owner can read."""
+    path = STATE_FOLDER / "secrets.json"
+    if not path.exists():
+        STATE_FOLDER.mkdir(mode=0o700, exist_ok=True)
+        made = {name: secrets.token_urlsafe(48) for name in ("secret_key", *SANDBOX_ACCOUNTS)}
+        draft = path.with_name(f"secrets.{os.getpid()}.{secrets.token_hex(4)}")
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            json.dump(made, file)
+        try:
+            os.link(draft, path)  # whoever is first wins; never half a file
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink()
+    found: dict[str, str] = json.loads(path.read_text())
+    return found
+
+
+def secret_key() -> str:
+    """Return SECRET_KEY, or the checkout's generated one."""
+    return text("SECRET_KEY") or local_secrets()["secret_key"]
+
+
+def sandbox_channels() -> dict[str, dict[str, Any]]:
+    """Return the demo's two sandbox accounts, with secrets from PAYONCE_SANDBOX_SECRETS (JSON) or the checkout's own."""
+    given = text("PAYONCE_SANDBOX_SECRETS")
+    keys: dict[str, str] = json.loads(given) if given else local_secrets()
+    return {
+        account: {
+            "adapter": "sandbox",
+            "base_url": text("PAYONCE_SANDBOX_URL", "http://127.0.0.1:8801"),
+            "merchant": account,
+            "secret": keys[account],
+            "label": label,
+        }
+        for account, label in SANDBOX_ACCOUNTS.items()
+    }
