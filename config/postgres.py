@@ -128,11 +128,13 @@ class Cluster:
         """Make sure that the server runs and has its database; return whether it had to be started."""
         if self.pid() is not None:
             # Found alive, perhaps still starting or recovering. One that hangs is replaced.
-            if wait_until(self.accepts_connections, START_SECONDS):
+            wait_until(lambda: self.accepts_connections() or self.pid() is None, START_SECONDS)
+            if self.accepts_connections():
                 self._create_database()
                 return False
             self.stop()
         self._prepare_folder()
+        self._wait_until_unused()
         if not self.is_durable and (self.data / "postmaster.pid").exists():
             # Ended without a shutdown and without fsync: cheap to make again, not to be trusted.
             self._remove(self.data)
@@ -157,25 +159,28 @@ class Cluster:
         if not (self.data / "PG_VERSION").exists():
             self._initialise()
         self._write_settings()
-        self._clear_stale_pid()
+        self._clear_leftovers()
         command = [self.binaries / "pg_ctl", "start", "-D", self.data, "-l", self.log, "-w", "-t", str(START_SECONDS), "-s"]
         started = run_as(self.account, command, cwd=self.folder, timeout_seconds=START_SECONDS + 30)
         return started.returncode == 0 and self.pid() is not None
 
-    def _clear_stale_pid(self) -> None:
-        """Make way after a server that was killed, without taking away PostgreSQL's own protection.
-
-        Its children end by themselves; until then the data is not free. PostgreSQL replaces a stale file itself, except
-        where the recorded id is taken: by a foreign process, or by the killed server that nobody has reaped.
-        """
-        stale = self.data / "postmaster.pid"
-        if not stale.exists() or self.pid() is not None:
+    def _clear_leftovers(self) -> None:
+        # PostgreSQL replaces stale files itself, except where the recorded id is taken: by a foreign process, or by the
+        # killed server that nobody has reaped. Where the system cannot tell who uses the data, its protection stays.
+        if self.pid() is not None:
             return
+        self._wait_until_unused()
+        socket_path = self.folder / f".s.PGSQL.{self.listen.port}"
+        leftovers = [socket_path, socket_path.with_name(socket_path.name + ".lock")]
+        if Path("/proc/self/cwd").exists():
+            leftovers.append(self.data / "postmaster.pid")
+        for leftover in leftovers:
+            leftover.unlink(missing_ok=True)
+
+    def _wait_until_unused(self) -> None:
+        """Wait for the children of a killed server: they end by themselves, and until then the data is not free."""
         if not wait_until(lambda: not processes_working_in(self.data), START_SECONDS):
             raise ProcessError(f"Processes {processes_working_in(self.data)} still use {self.data}.")
-        socket_path = self.folder / f".s.PGSQL.{self.listen.port}"
-        for leftover in (stale, socket_path, socket_path.with_name(socket_path.name + ".lock")):
-            leftover.unlink(missing_ok=True)
 
     def _prepare_folder(self) -> None:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -66,8 +66,10 @@ class RedisServer:
 
     def start(self) -> bool:
         """Make sure that the server runs; return whether it had to be started."""
-        if self.pid() is not None and wait_until(self.answers, START_SECONDS):
-            return False
+        if self.pid() is not None:
+            wait_until(lambda: self.answers() or self.pid() is None, START_SECONDS)
+            if self.answers():
+                return False
         self.stop()
         binary = find_server()
         if binary is None:

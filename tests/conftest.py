@@ -1,0 +1,54 @@
+"""Fixtures for every test: real servers, started when the first test needs them and stopped after the last."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+import redis
+from django.conf import settings
+from django.db import connections
+
+from config import embedded
+
+
+@pytest.fixture(scope="session")
+def embedded_servers() -> Iterator[embedded.Servers]:
+    """Real PostgreSQL and Redis, shared with every other test run of this checkout; with URLs set, those."""
+    with embedded.servers("test") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(
+    embedded_servers: embedded.Servers, django_db_modify_db_settings_parallel_suffix: None
+) -> None:
+    """Make pytest-django wait for the servers before it creates its database."""
+
+
+@pytest.fixture
+def redis_client(embedded_servers: embedded.Servers) -> Iterator[redis.Redis]:
+    """A client of this worker's own Redis database, empty before and after the test."""
+    if not settings.REDIS_URL:
+        pytest.skip("no Redis here")
+    client = redis.Redis.from_url(settings.REDIS_URL)
+    client.flushdb()
+    yield client
+    client.flushdb()
+    client.close()
+
+
+@pytest.fixture
+def process_environment(transactional_db: None) -> dict[str, str]:
+    """The environment for a process that a test starts: it sees this test's database and Redis."""
+    current = connections["default"].settings_dict
+    url = settings.DATABASE_URL
+    prefix, _, rest = url.partition("://")
+    authority, _, tail = rest.partition("/")
+    query = tail.partition("?")[2]
+    database_url = f"{prefix}://{authority}/{current['NAME']}" + (f"?{query}" if query else "")
+    return {
+        **os.environ,
+        "DJANGO_SETTINGS_MODULE": "tests.settings",
+        "DATABASE_URL": database_url,
+        "REDIS_URL": settings.REDIS_URL,
+    }
