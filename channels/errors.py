@@ -1,0 +1,19 @@
+"""Errors of the channels package. They mean a caller's or an operator's mistake, never something that a channel did."""
+
+from payonce.errors import PayonceError
+
+
+class ChannelError(PayonceError):
+    """Root of this package's errors."""
+
+
+class ChannelConfigError(ChannelError):
+    """An account's options are missing or wrong; the message names the setting and the fix."""
+
+
+class UnknownAccount(ChannelError):  # noqa: N818 - the name says it
+    """No account of this name in PAYONCE["CHANNELS"]."""
+
+
+class UnknownAdapter(ChannelError):  # noqa: N818 - the name says it
+    """No adapter of this name; the message lists those that exist."""
