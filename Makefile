@@ -11,14 +11,47 @@ RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 ARGS ?=
 JSON ?= .payonce/smoke.json
+JOBS ?= 2
+SCHEMA := docs/openapi.yaml
 
-.PHONY: help venv test check demo smoke bench wheel pins clean
+.PHONY: help venv test check format demo smoke bench wheel schema pins clean
 
 help: ## show what can be made
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
 venv: $(STAMP) ## make the virtual environment (instant when nothing changed)
+	@:
 
 $(STAMP): pyproject.toml requirements/dev.txt requirements/dev-py312.txt requirements/install.sh
 	@requirements/install.sh "$(VENV)" "$(PYTHON)"
 	@touch $@
+
+test: $(STAMP) ## run the tests on the checkout's own PostgreSQL and Redis (ARGS="-k settle" for some)
+	@$(RUN) -m pytest -q -n $(JOBS) -m "not packaging" $(ARGS)
+
+check: $(STAMP) ## lint, format, types, layers, missing migrations, API description
+	@$(RUN) -m config.check
+
+format: $(STAMP) ## format the code and sort the imports
+	@$(RUN) -m ruff check --fix --quiet . && $(RUN) -m ruff format --quiet .
+
+demo: $(STAMP) ## play the whole story on screen and keep serving until Ctrl-C
+	@exec $(RUN) -m config.demo $(ARGS)
+
+smoke: $(STAMP) ## play the same story and exit; the status says whether every order was paid once
+	@mkdir -p "$(dir $(JSON))" && exec $(RUN) -m config.demo --smoke --json "$(JSON)" $(ARGS)
+
+bench: $(STAMP) ## measure each path beside its floor
+	@exec $(RUN) -m benchmarks $(ARGS)
+
+schema: $(STAMP) ## write the API description
+	@$(RUN) manage.py spectacular --file $(SCHEMA) --validate
+
+wheel: $(STAMP) ## build the wheel into dist/
+	@$(RUN) -m build --wheel --no-isolation --outdir dist . >/dev/null && ls dist/*.whl
+
+pins: $(STAMP) ## resolve and pin this environment's requirements anew
+	@requirements/pin.sh "$(VENV)" "$(PYTHON)"
+
+clean: ## remove what was built; servers' data and secrets stay
+	@rm -rf dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis htmlcov .coverage .coverage.*

@@ -1,9 +1,11 @@
 """The Celery application. `celery -A config.celery worker` and `celery -A config.celery beat` run it."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 from celery import Celery
+from celery.signals import beat_init, worker_ready
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
@@ -18,3 +20,11 @@ def set_beat_schedule(sender: Celery, **_: Any) -> None:
     from payonce.payments.tasks import BEAT_SCHEDULE
 
     sender.conf.beat_schedule = BEAT_SCHEDULE
+
+
+@worker_ready.connect
+@beat_init.connect
+def tell_ready(**_: Any) -> None:
+    """Tell a supervisor that waits for it that this process works now."""
+    if ready := os.environ.get("PAYONCE_READY_FILE"):
+        Path(ready).touch()

@@ -1,9 +1,9 @@
 """Real PostgreSQL and Redis for a checkout, without an installation: started once, shared, stopped by the last user.
 
-Where they listen follows from the checkout's path, the user and the profile alone, so settings compute the URLs without
-starting anything. Every user holds a shared lock on one file; whoever leaves and gets the exclusive lock was the last,
-and stops the servers. A user that was killed loses its lock with its life: the next one finds the servers and uses them,
-or replaces what crashed.
+Where they listen follows from the checkout's path, the user and the profile alone, so settings compute the URLs
+without starting anything. Every user holds a shared lock on one file; whoever leaves and gets the exclusive lock was
+the last, and stops the servers. A user that was killed loses its lock with its life: the next one finds the servers
+and uses them, or replaces what crashed.
 
     python -m config.embedded up|down|status [--profile dev|test] [--json]
 """
@@ -236,9 +236,7 @@ def release(profile: Profile) -> bool:
 
 def status(profile: Profile) -> Servers:
     """Return the URLs, and the process ids of what runs; nothing is started."""
-    return Servers(
-        profile, database_url(profile), redis_url(profile), _cluster(profile).pid(), _redis(profile).pid()
-    )
+    return Servers(profile, database_url(profile), redis_url(profile), _cluster(profile).pid(), _redis(profile).pid())
 
 
 def missing() -> list[str]:

@@ -1,4 +1,4 @@
-"""What the reference project reads from environment variables, and what it reads from the checkout's generated secrets."""
+"""What the reference project reads from environment variables and from the checkout's generated secrets."""
 
 import json
 import os
@@ -57,7 +57,7 @@ def parse_database_url(url: str) -> dict[str, Any]:
 
 def celery_broker_url(redis_url: str) -> str:
     """Return the broker URL for a Redis URL: Celery spells a unix socket differently."""
-    parts = urlsplit(redis_url)
+    parts = urlsplit(redis_url)  # an empty URL stays empty: no broker
     if parts.scheme != "unix":
         return redis_url
     database = dict(parse_qsl(parts.query)).get("db", "0")
@@ -90,7 +90,7 @@ def secret_key() -> str:
 
 
 def sandbox_channels() -> dict[str, dict[str, Any]]:
-    """Return the demo's two sandbox accounts, with secrets from PAYONCE_SANDBOX_SECRETS (JSON) or the checkout's own."""
+    """Return the demo's sandbox accounts, with secrets from PAYONCE_SANDBOX_SECRETS (JSON) or the checkout's own."""
     given = text("PAYONCE_SANDBOX_SECRETS")
     keys: dict[str, str] = json.loads(given) if given else local_secrets()
     return {

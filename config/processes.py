@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 POLL_SECONDS = 0.02
+CANNOT_EXECUTE = 126  # as a shell says it
 
 
 class ProcessError(RuntimeError):
@@ -26,7 +27,7 @@ class Account:
 
 
 def unprivileged_account() -> Account | None:
-    """Return the user for servers that refuse to run as root, or None when we are not root and run them as ourselves."""
+    """Return the user for servers that refuse to run as root, or None when we are not root."""
     if os.geteuid() != 0:
         return None
     for name in ("postgres", "nobody"):
@@ -52,21 +53,24 @@ def run_as(
     """
     log = os.memfd_create("output") if hasattr(os, "memfd_create") else _unnamed_file()
     with os.fdopen(log, "w+", encoding="utf-8", errors="replace") as output:
-        done = subprocess.run(
-            [str(part) for part in command],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd=cwd or "/",
-            env=clean_environment(),
-            timeout=timeout_seconds,
-            check=False,
-            user=account.uid if account else None,
-            group=account.gid if account else None,
-            extra_groups=[] if account else None,
-        )
+        try:
+            status = subprocess.run(
+                [str(part) for part in command],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=cwd or "/",
+                env=clean_environment(),
+                timeout=timeout_seconds,
+                check=False,
+                user=account.uid if account else None,
+                group=account.gid if account else None,
+                extra_groups=[] if account else None,
+            ).returncode
+        except PermissionError as error:  # the account may not reach the program
+            return subprocess.CompletedProcess(command, CANNOT_EXECUTE, stdout=str(error))
         output.seek(0)
-        return subprocess.CompletedProcess(done.args, done.returncode, stdout=output.read())
+        return subprocess.CompletedProcess(command, status, stdout=output.read())
 
 
 def _unnamed_file() -> int:
@@ -132,7 +136,7 @@ def wait_until(condition: Callable[[], bool], timeout_seconds: float) -> bool:
 
 
 def end_process(pid: int, mark: str | Path, signals: Sequence[signal.Signals], each_seconds: float) -> bool:
-    """Send one signal after the other to a process that is verified to be ours, until it is gone; return whether it is."""
+    """Send one signal after the other to a process that is verified to be ours; return whether it is gone."""
     for number in signals:
         if not is_ours(pid, mark):
             return True

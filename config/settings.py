@@ -122,9 +122,9 @@ PAYONCE: dict[str, Any] = {
     "REDIS_URL": REDIS_URL,
 }
 
-# Tasks are safe to repeat and everything due is in rows, so a lost message costs time and nothing else. A broker that is
-# down must not hold up a web request: one quick try, and the sweeps find the work.
-CELERY_BROKER_URL = environment.text("CELERY_BROKER_URL") or environment.celery_broker_url(REDIS_URL) or "memory://"
+# Tasks are safe to repeat and everything due is in rows, so a lost message costs time and nothing else. A broker that
+# is down must not hold up a web request: one quick try, and the sweeps find the work. Without one, nothing is sent.
+CELERY_BROKER_URL = environment.text("CELERY_BROKER_URL") or environment.celery_broker_url(REDIS_URL)
 CELERY_BROKER_CONNECTION_TIMEOUT = 2
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, Any] = {"visibility_timeout": 600}
