@@ -11,7 +11,8 @@ RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 ARGS ?=
 JSON ?= .payonce/smoke.json
-JOBS ?= 2
+# Parallel test processes: one for each core, at most four (they share one PostgreSQL).
+JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); echo $$((n < 4 ? n : 4)))
 SCHEMA := docs/openapi.yaml
 
 .PHONY: help venv test check format demo smoke bench wheel schema pins clean

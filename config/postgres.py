@@ -121,8 +121,8 @@ class Cluster:
         if self.pid() is None:
             return False
         host = "127.0.0.1" if self.listen.tcp else str(self.folder)
-        command = [self.binaries / "pg_isready", "-q", "-h", host, "-p", str(self.listen.port), "-U", USER]
-        return run_as(self.account, command).returncode == 0
+        where = ["-h", host, "-p", str(self.listen.port), "-U", USER]
+        return run_as(self.account, [self.binaries / "pg_isready", "-q", *where]).returncode == 0
 
     def start(self) -> bool:
         """Make sure that the server runs and has its database; return whether it had to be started."""
@@ -160,19 +160,13 @@ class Cluster:
             self._initialise()
         self._write_settings()
         self._clear_leftovers()
-        command = [
-            self.binaries / "pg_ctl",
-            "start",
-            "-D",
-            self.data,
-            "-l",
-            self.log,
-            "-w",
-            "-t",
-            str(START_SECONDS),
-            "-s",
-        ]
-        started = run_as(self.account, command, cwd=self.folder, timeout_seconds=START_SECONDS + 30)
+        options = ["-D", self.data, "-l", self.log, "-w", "-t", str(START_SECONDS), "-s"]
+        started = run_as(
+            self.account,
+            [self.binaries / "pg_ctl", "start", *options],
+            cwd=self.folder,
+            timeout_seconds=START_SECONDS + 30,
+        )
         return started.returncode == 0 and self.pid() is not None
 
     def _clear_leftovers(self) -> None:

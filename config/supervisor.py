@@ -340,7 +340,7 @@ def _execute(url: str, statement: str) -> None:
     import psycopg
 
     with psycopg.connect(url, autocommit=True, connect_timeout=10) as connection:
-        connection.execute(statement)  # type: ignore[call-overload]  # a name that we made, not a literal
+        connection.execute(statement.encode())  # a name that we made, not a literal
 
 
 def stop_on_sigterm() -> None:
