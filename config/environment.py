@@ -99,7 +99,7 @@ def sandbox_channels() -> dict[str, dict[str, Any]]:
             "base_url": text("PAYONCE_SANDBOX_URL", "http://127.0.0.1:8801"),
             "merchant": account,
             "secret": keys[account],
-            "label": label,
+            "display_name": label,
         }
         for account, label in SANDBOX_ACCOUNTS.items()
     }

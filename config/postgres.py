@@ -160,7 +160,7 @@ class Cluster:
             self._initialise()
         self._write_settings()
         self._clear_leftovers()
-        options = ["-D", self.data, "-l", self.log, "-w", "-t", str(START_SECONDS), "-s"]
+        options: list[str | Path] = ["-D", self.data, "-l", self.log, "-w", "-t", str(START_SECONDS), "-s"]
         started = run_as(
             self.account,
             [self.binaries / "pg_ctl", "start", *options],
