@@ -1,0 +1,194 @@
+"""Close: tell the channel that an unpaid stream may no longer be paid, and believe only a definite answer.
+
+Query, close, query; repeated by a sweep until proven, or until time alone proves it.
+"""
+
+import secrets
+import time
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from payonce.channels.messages import (
+    CloseAnswer,
+    CloseState,
+    Known,
+    Outcome,
+    PaymentState,
+    PaymentView,
+    Refused,
+    Unknown,
+)
+from payonce.orders.conf import get_settings
+from payonce.orders.errors import AmendRefused
+from payonce.orders.events import Journal
+from payonce.orders.models import Order
+from payonce.payments import cache, enqueue
+from payonce.payments.call import call
+from payonce.payments.locks import Work, in_callers_transaction, under_lock
+from payonce.payments.models import Stream
+from payonce.payments.refs import payment_ref
+from payonce.payments.settle import Evidence, Settled, apply_evidence, plan_check
+from payonce.payments.statuses import WATCHED_STREAM_STATES, Confirmation, StreamState
+from payonce.payments.transitions import streams as arrows
+from payonce.payments.transitions.streams import StreamMove
+
+
+class Closed(StrEnum):
+    """What trying to close a stream came to."""
+
+    PROVEN = "proven"
+    PAID = "paid"
+    IN_PROGRESS = "in_progress"  # the buyer has acted: wait for the answer
+    UNPROVEN = "unproven"  # watched; the sweep goes on
+    NOT_CLOSABLE = "not_closable"  # only time ends it; watched
+    BUSY = "busy"  # another process is at it
+    NOT_NEEDED = "not_needed"
+
+
+def close_stream(number: str, by: str, *, reason: str = "asked to close", seconds: float = 0.0) -> Closed:
+    """Close one stream. Goes on for up to `seconds` while the answer proves nothing. Raises OrderNotFound for an unknown number."""
+    deadline = time.monotonic() + seconds
+    while True:
+        answer = _close_once(number, by, reason)
+        if answer not in (Closed.UNPROVEN, Closed.BUSY) or time.monotonic() + 0.5 > deadline:
+            return answer
+        time.sleep(0.5)
+
+
+def record_query(
+    number: str, account: str, outcome: Outcome[PaymentView], way: Confirmation, asked_at: datetime, by: str
+) -> Settled:
+    """Apply the answer to a query about a stream, whoever asked. No answer changes no state; the ladder goes on."""
+
+    def decide(work: Work) -> Settled:
+        stream = work.stream(number)
+        if isinstance(outcome, Known):
+            return apply_evidence(work, stream, Evidence(account, outcome.value, way, asked_at))
+        note_no_answer(work, stream, outcome)
+        plan_check(work, stream)
+        return Settled.NO_NEWS
+
+    return under_lock(by, decide, stream=number)
+
+
+def note_no_answer(work: Work, stream: Stream, outcome: Refused | Unknown) -> None:
+    """Unknown is not failed: keep the state, remember that the last answer was unknown."""
+    if stream.state not in WATCHED_STREAM_STATES:
+        return
+    stream.last_answer = (outcome.reason if isinstance(outcome, Unknown) else f"{outcome.kind.value}: {outcome.code}")[
+        :64
+    ]
+    stream.last_answer_at = work.at
+    stream.is_answer_unknown = True
+
+
+def _close_once(number: str, by: str, reason: str) -> Closed:
+    lease = secrets.token_hex(8)
+    claimed = under_lock(by, lambda work: _claim(work, number, lease, reason), stream=number)
+    if isinstance(claimed, Closed):
+        return claimed
+    stream, at = claimed
+    ref = payment_ref(stream)
+    first = call(stream.account, lambda channel: channel.query(ref))
+    record_query(number, stream.account, first, Confirmation.CLOSE, at, by)
+    done = _state_after(number, by)
+    if done is not None:
+        return done
+    outcome = call(stream.account, lambda channel: channel.close(ref))
+    needs_query = _record_close(number, stream.account, outcome, at, by)
+    if needs_query:
+        second = call(stream.account, lambda channel: channel.query(ref))
+        record_query(number, stream.account, second, Confirmation.CLOSE, at, by)
+    is_closable = not (isinstance(outcome, Known) and outcome.value.state is CloseState.NOT_CLOSABLE)
+    return _state_after(number, by, lease) or (Closed.UNPROVEN if is_closable else Closed.NOT_CLOSABLE)
+
+
+def _claim(work: Work, number: str, lease: str, reason: str) -> "Closed | tuple[Stream, datetime]":
+    stream = work.stream(number)
+    if stream.state in (StreamState.CREATED, StreamState.PENDING):
+        is_called = stream.call_lease_until is not None and stream.call_lease_until > work.at
+        if stream.state == StreamState.CREATED and is_called:
+            return Closed.BUSY
+        stream.nudged_at = work.at
+        arrows.start_closing(work, stream, reason)
+        _void(work)
+    if stream.state != StreamState.CLOSING:
+        return _RESULT_OF_STATE.get(StreamState(stream.state), Closed.NOT_NEEDED)
+    if stream.call_lease_until is not None and stream.call_lease_until > work.at:
+        return Closed.BUSY
+    arrows.lease_call(stream, lease, work.at + timedelta(seconds=3 * get_settings().CALL_LEASE_SECONDS))
+    stream.check_count += 1
+    return stream, work.at
+
+
+def _record_close(number: str, account: str, outcome: Outcome[CloseAnswer], asked_at: datetime, by: str) -> bool:
+    """Apply the answer to a close; True when only a query can tell what it came to."""
+
+    def decide(work: Work) -> bool:
+        stream = work.stream(number)
+        if not isinstance(outcome, Known):
+            note_no_answer(work, stream, outcome)
+            return True
+        answer = outcome.value
+        if answer.payment is not None and answer.payment.state is not PaymentState.UNCLEAR:
+            apply_evidence(work, stream, Evidence(account, answer.payment, Confirmation.CLOSE, asked_at))
+        elif answer.state is CloseState.CLOSED_PROVED:
+            view = PaymentView(number=stream.channel_number, state=PaymentState.CLOSED)
+            apply_evidence(work, stream, Evidence(account, view, Confirmation.CLOSE, asked_at))
+        elif answer.state is CloseState.IN_PROGRESS:
+            view = PaymentView(number=stream.channel_number, state=PaymentState.IN_PROGRESS)
+            apply_evidence(work, stream, Evidence(account, view, Confirmation.CLOSE, work.at))
+        return stream.state == StreamState.CLOSING
+
+    return under_lock(by, decide, stream=number)
+
+
+def _state_after(number: str, by: str, lease: str = "") -> Closed | None:
+    """How the stream stands now; None while it is still CLOSING. With a lease, ends the claim and plans the next check."""
+
+    def decide(work: Work) -> Closed | None:
+        stream = work.stream(number)
+        if lease and stream.call_lease == lease:
+            arrows.lease_call(stream, "", work.at)
+            if stream.state == StreamState.CLOSING and stream.handed_out_at is None and not stream.is_answer_unknown:
+                stream.next_check_at = work.at
+                arrows.prove_closed(work, stream, "restraint")
+            plan_check(work, stream)
+            _void(work)
+        if stream.state == StreamState.CLOSING:
+            return None
+        return _RESULT_OF_STATE.get(StreamState(stream.state), Closed.NOT_NEEDED)
+
+    return under_lock(by, decide, stream=number)
+
+
+def watch_before_amend(order: Order, journal: Journal) -> None:
+    """Before an order's amount changes: put every stream of the old amount on watch. Raises AmendRefused when money may be on its way."""
+    work = in_callers_transaction(order, journal)
+    for stream in work.streams:
+        if arrows.start_closing(work, stream, "order amended") is StreamMove.BLOCKED:
+            raise AmendRefused(
+                f"Order {order.number} is being paid through {stream.account} right now: its amount cannot change. Try again in a minute."
+            )
+        if stream.state == StreamState.CLOSING:
+            arrows.watch(work, stream)
+    work.write_streams()
+
+
+def void_after_amend(order: Order) -> None:
+    """After the commit of an amended order: no old prepay is handed out; the sweep closes the old streams."""
+    cache.void(order.number, order.version)
+    enqueue.kick("payonce.close")
+
+
+def _void(work: Work) -> None:
+    work.after_commit(lambda: cache.void(work.order.number, work.order.version))
+
+
+_RESULT_OF_STATE = {
+    StreamState.CLOSED: Closed.PROVEN,
+    StreamState.FAILED: Closed.PROVEN,
+    StreamState.SUCCEEDED: Closed.PAID,
+    StreamState.PROCESSING: Closed.IN_PROGRESS,
+    StreamState.CAPTURING: Closed.IN_PROGRESS,
+}

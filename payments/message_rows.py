@@ -1,0 +1,124 @@
+"""Messages to the shop as rows: claim in order per order and listener, record, and put back or park."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from payonce.orders.conf import get_settings
+from payonce.payments import clock, flight, schedule
+from payonce.payments.flight import Statement
+from payonce.payments.locks import Work, under_lock
+from payonce.payments.models import ShopMessage
+from payonce.payments.statuses import DiscrepancyKind, MessageState
+from payonce.payments.transitions import cases
+
+if TYPE_CHECKING:
+    from payonce.payments.publish import Delivery
+
+CLAIM_SECONDS = 60
+PROBE_FAILURES = 5
+CLAIM = """
+UPDATE payonce_shop_message SET next_try_at = payonce_now() + %s * interval '1 second'
+WHERE id IN (
+    SELECT m.id FROM payonce_shop_message AS m
+    LEFT JOIN payonce_channel_state AS health ON health.name = 'message:' || m.listener
+    WHERE m.state = 'PENDING' AND m.next_try_at <= payonce_now()
+      AND (health.open_until IS NULL OR health.open_until <= payonce_now())
+      AND NOT EXISTS (
+        SELECT 1 FROM payonce_shop_message AS older
+        WHERE older.order_id = m.order_id AND older.listener = m.listener AND older.sequence < m.sequence
+          AND older.state IN ('PENDING', 'PARKED'))
+    ORDER BY m.next_try_at LIMIT %s FOR UPDATE OF m SKIP LOCKED
+) {returning}
+"""
+DELIVERED = """
+UPDATE payonce_shop_message AS m SET state = 'DELIVERED', delivered_at = payonce_now(), next_try_at = NULL, last_answer = t.answer,
+    try_count = m.try_count + 1
+FROM unnest(%s::bigint[], %s::text[]) AS t(id, answer) WHERE m.id = t.id AND m.state = 'PENDING'
+"""
+FAILED = """
+UPDATE payonce_shop_message AS m SET next_try_at = t.next_at, last_answer = t.answer, try_count = m.try_count + 1
+FROM unnest(%s::bigint[], %s::text[], %s::timestamptz[]) AS t(id, answer, next_at) WHERE m.id = t.id AND m.state = 'PENDING'
+"""
+RECOVERED = """
+UPDATE payonce_shop_message SET next_try_at = payonce_now()
+WHERE state = 'PENDING' AND listener = ANY(%s) AND try_count > 0 AND next_try_at > payonce_now()
+"""
+
+
+def claim_due(limit: int) -> list[ShopMessage]:
+    """Claim due messages that are the oldest undelivered one of their order and listener."""
+    using = get_settings().DATABASE
+    statement = Statement(CLAIM.format(returning=flight.returning(ShopMessage)), [CLAIM_SECONDS, limit])
+    rows = [flight.load(ShopMessage, row, using) for row in flight.fly([statement], using)[0]]
+    return sorted(rows, key=lambda row: (row.order_id, row.sequence))
+
+
+def record(results: Sequence[tuple[ShopMessage, "Delivery", str]]) -> None:
+    """Record a batch: told, to be tried again, or parked after the last try. A listener that answers again makes all its messages due."""
+    at = clock.read_now()
+    told = [(row, text) for row, how, text in results if how == "delivered"]
+    failed = [(row, text) for row, how, text in results if how != "delivered"]
+    parked = [(row, text) for row, text in failed if row.try_count + 1 >= len(schedule.MESSAGE_TRY_SECONDS)]
+    again = [item for item in failed if item not in parked]
+    statements = []
+    if told:
+        statements.append(Statement(DELIVERED, [[row.pk for row, _ in told], [text[:200] for _, text in told]]))
+        statements.append(Statement(RECOVERED, [sorted({row.listener for row, _ in told})]))
+    if again:
+        times = [schedule.backoff(at, row.try_count, schedule.MESSAGE_TRY_SECONDS) for row, _ in again]
+        statements.append(Statement(FAILED, [[row.pk for row, _ in again], [text[:200] for _, text in again], times]))
+    if statements:
+        flight.fly(statements, get_settings().DATABASE)
+    for row, text in parked:
+        park(row, text)
+
+
+def park(message: ShopMessage, text: str) -> None:
+    """The last try failed: hold the order's later messages and ask a person."""
+
+    def decide(work: Work) -> None:
+        work.raw.append(
+            Statement(
+                "UPDATE payonce_shop_message SET state = %s, next_try_at = NULL, last_answer = %s, try_count = try_count + 1"
+                " WHERE id = %s AND state = %s",
+                [MessageState.PARKED.value, text[:200], message.pk, MessageState.PENDING.value],
+            )
+        )
+        cases.open_case(
+            work, DiscrepancyKind.SHOP_NOT_TOLD, f"{message.listener}:{message.sequence}",
+            f"{message.listener} was not told {message.kind} of {work.order.reference}: {text}",
+        )  # fmt: skip
+
+    under_lock("system:publish", decide, order_id=message.order_id)
+
+
+def resend(message_id: int, by: str) -> bool:
+    """A person sends a message again (also a delivered one). False when there is no such message."""
+    return _set(message_id, MessageState.PENDING, by)
+
+
+def skip(message_id: int, by: str) -> bool:
+    """A person gives a parked message up, so that the order's later ones go out."""
+    return _set(message_id, MessageState.SKIPPED, by)
+
+
+def _set(message_id: int, state: MessageState, by: str) -> bool:
+    row = ShopMessage.objects.using(get_settings().DATABASE).filter(pk=message_id).first()
+    if row is None:
+        return False
+
+    def decide(work: Work) -> None:
+        work.raw.append(
+            Statement(
+                "UPDATE payonce_shop_message SET state = %s, try_count = 0, delivered_at = NULL,"
+                " next_try_at = CASE WHEN %s = 'PENDING' THEN payonce_now() END WHERE id = %s",
+                [state.value, state.value, message_id],
+            )
+        )
+        work.journal.write(work.order, f"message.{state.lower()}", subject=f"{row.listener}:{row.sequence}"[:40])
+        for case in work.cases:
+            if case.kind == DiscrepancyKind.SHOP_NOT_TOLD and case.subject == f"{row.listener}:{row.sequence}":
+                cases.resolve(work, case, "dismiss", by.removeprefix("operator:"), f"message {state.lower()}")
+
+    under_lock(by, decide, order_id=row.order_id)
+    return True

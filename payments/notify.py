@@ -1,0 +1,144 @@
+"""Notify: a channel's signed call. Verified, stored once, applied in the same transaction, acknowledged after the commit.
+
+A repeat costs one read. If applying fails, the notification commits alone as RECEIVED and a sweep applies it; nothing
+verified is ever dropped, and nothing unverified is ever believed.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from django.db import DatabaseError
+
+from payonce.channels import registry
+from payonce.channels.base import Channel
+from payonce.channels.errors import ChannelError, UnknownAccount
+from payonce.channels.messages import Acknowledgement, NotAuthentic, Notice, NotificationRequest, Verdict
+from payonce.orders.errors import OrderNotFound
+from payonce.payments import clock, inbox, poll, refund, refund_answer
+from payonce.payments.errors import NotificationKnown
+from payonce.payments.locks import Work, under_lock
+from payonce.payments.models import Notification
+from payonce.payments.settle import Evidence, apply_evidence
+from payonce.payments.statuses import Confirmation, NotificationState
+
+log = logging.getLogger("payonce.notify")
+BODY_BYTES_MAX = 256 * 1024
+
+
+class Received(StrEnum):
+    """What a notification came to."""
+
+    APPLIED = "applied"
+    REPEAT = "repeat"
+    ORPHAN = "orphan"  # money under a number of ours that matches no stream: a case
+    FOREIGN = "foreign"  # about somebody else's number: counted
+    STORED = "stored"  # applying failed; a sweep does it
+    FORGED = "forged"
+    STALE = "stale"  # genuine but outside the replay window, and never seen: a query was triggered
+    NOT_DURABLE = "not_durable"
+    UNKNOWN_ACCOUNT = "unknown_account"
+    UNCONFIGURED = "unconfigured"
+
+
+@dataclass(frozen=True, slots=True)
+class NotifyResult:
+    """The outcome, and what to answer the channel."""
+
+    outcome: Received
+    answer: Acknowledgement
+
+
+def receive(account: str, request: NotificationRequest) -> NotifyResult:
+    """Take one notification for an account. Never raises for what a sender does; answers "success" only once it is durable."""
+    try:
+        channel = registry.channel(account)
+    except UnknownAccount:
+        return NotifyResult(Received.UNKNOWN_ACCOUNT, Acknowledgement(404, b"unknown account"))
+    except ChannelError:
+        log.exception("the account %s is not configured: its notifications are refused", account)
+        return NotifyResult(Received.UNCONFIGURED, Acknowledgement(503, b"not configured"))
+    try:
+        parsed = channel.parse_notification(request, clock.about_now())
+        if isinstance(parsed, NotAuthentic):
+            return _refuse(channel, parsed)
+        return _accept(channel, request, parsed)
+    except DatabaseError:
+        log.exception("a notification for %s could not be stored", account)
+        return NotifyResult(Received.NOT_DURABLE, channel.acknowledge(Verdict.RETRY, "not stored"))
+
+
+def _accept(channel: Channel, request: NotificationRequest, notice: Notice) -> NotifyResult:
+    account = channel.account
+    accepted = channel.acknowledge(Verdict.ACCEPT)
+    if inbox.state_of(account, notice.dedupe_key) == NotificationState.PROCESSED:
+        return NotifyResult(Received.REPEAT, accepted)
+    try:
+        return NotifyResult(
+            apply_notice(account, notice, lambda at: inbox.new_row(account, request, notice, at)), accepted
+        )
+    except NotificationKnown:
+        return NotifyResult(Received.REPEAT, accepted)  # another request committed it while we waited
+    except Exception as error:
+        log.exception("notification %s of %s is stored; a sweep will apply it", notice.dedupe_key, account)
+        inbox.keep_for_later(account, request, notice, error)
+        return NotifyResult(Received.STORED, accepted)
+
+
+def apply_notice(account: str, notice: Notice, row: Callable[[datetime], Notification]) -> Received:
+    """Apply a verified notice and store it as processed in one transaction."""
+    number = inbox.number_of(notice)
+    key = {"refund": number} if notice.payment is None and notice.refund is not None else {"stream": number}
+
+    def decide(work: Work) -> Received:
+        entry = row(work.at)
+        entry.result = _apply(work, account, notice)
+        inbox.put(work, entry)
+        return Received.APPLIED
+
+    try:
+        return under_lock(f"channel:{account}", decide, **key)
+    except OrderNotFound:
+        return inbox.store_unmatched(account, notice, number, row)
+
+
+def _apply(work: Work, account: str, notice: Notice) -> str:
+    if notice.payment is not None:
+        stream = work.stream(notice.payment.number)
+        return apply_evidence(work, stream, Evidence(account, notice.payment, Confirmation.NOTIFICATION)).value
+    assert notice.refund is not None
+    row = work.refund(notice.refund.refund_number)
+    stream = work.stream_of(row)
+    if stream.account != account:
+        return "wrong_account"
+    refund_answer.apply_view(work, row, notice.refund)
+    refund.follow_up(work)
+    return notice.refund.state.value
+
+
+def _refuse(channel: Channel, refused: NotAuthentic) -> NotifyResult:
+    """Forged: counted, nothing believed. Genuine but stale: a processed one is a success at any age, an unseen one is asked about."""
+    account = channel.account
+    if refused.stale and refused.dedupe_key and inbox.state_of(account, refused.dedupe_key) is not None:
+        return NotifyResult(Received.REPEAT, channel.acknowledge(Verdict.ACCEPT))
+    inbox.count_refused(account, refused.reason)
+    if refused.stale and refused.number:
+        poll.nudge(refused.number)
+        return NotifyResult(Received.STALE, channel.acknowledge(Verdict.REJECT, "stale"))
+    return NotifyResult(Received.FORGED, channel.acknowledge(Verdict.REJECT, "not authentic"))
+
+
+def apply_received(limit: int = 100) -> int:
+    """The sweep: apply notifications that are stored but not processed. Returns how many were."""
+    done = 0
+    for row in inbox.claim_received(limit):
+        notice = inbox.read_notice(row.parsed)
+        try:
+            apply_notice(row.account, notice, lambda at, row=row: inbox.processed(row, at))  # type: ignore[misc]
+            done += 1
+        except Exception as error:
+            log.exception("notification %s still cannot be applied", row.pk)
+            inbox.try_later(row, error)
+    return done

@@ -1,0 +1,45 @@
+"""Policy of refunds that payonce makes by itself: may this one go out now, and if not, why a person must decide."""
+
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from django.db.models import Sum
+
+from payonce.orders.conf import RefundSettings
+from payonce.payments.models import Refund, Stream
+from payonce.payments.statuses import RefundPurpose, StreamRole
+
+
+class PolicyAnswer(StrEnum):
+    """Whether an automatic refund may be sent; everything but ALLOWED parks it for a person."""
+
+    ALLOWED = "allowed"
+    KEEPER = "keeper"  # the keeper is never refunded automatically
+    OFF = "automatic refunds are off"
+    OVER_MAX = "larger than the cap of one automatic refund"
+    OVER_DAILY = "the account's budget of this day is used up"
+    DRY_RUN = "dry run"
+
+
+def judge(refund: Refund, stream: Stream, settings: RefundSettings, spent_today_minor: int) -> PolicyAnswer:
+    """May this refund go out? One that a person asked for or decided is never held back by the automatic limits."""
+    if refund.purpose != RefundPurpose.SURPLUS or refund.approved_by:
+        return PolicyAnswer.DRY_RUN if settings.DRY_RUN else PolicyAnswer.ALLOWED
+    if stream.role != StreamRole.SURPLUS:
+        return PolicyAnswer.KEEPER
+    if not settings.AUTO:
+        return PolicyAnswer.OFF
+    if settings.MAX_MINOR is not None and refund.amount_minor > settings.MAX_MINOR:
+        return PolicyAnswer.OVER_MAX
+    if settings.DAILY_MINOR is not None and spent_today_minor + refund.amount_minor > settings.DAILY_MINOR:
+        return PolicyAnswer.OVER_DAILY
+    return PolicyAnswer.DRY_RUN if settings.DRY_RUN else PolicyAnswer.ALLOWED
+
+
+def spent_today_minor(account: str, currency: str, at: datetime, using: str) -> int:
+    """What automatic refunds of the account moved (or may have moved) in the 24 hours before `at`, in minor units."""
+    rows = Refund.objects.using(using).filter(
+        purpose=RefundPurpose.SURPLUS, approved_by="", currency=currency, stream__account=account, is_released=False,
+        first_sent_at__gt=at - timedelta(days=1),
+    )  # fmt: skip
+    return int(rows.aggregate(total=Sum("amount_minor"))["total"] or 0)

@@ -1,0 +1,87 @@
+"""Publish: tell the shop. Each event at least once, with its id, in order per order; retried until told or parked for a person.
+
+A message is a row that commits with its event, so "order paid here, shop not told" can only be a delay. Listeners are the
+Python hooks of the shop (`shop`) and every configured HTTP endpoint (Standard Webhooks).
+"""
+
+import json
+import logging
+from enum import StrEnum
+
+from payonce.channels import http
+from payonce.channels.messages import HttpResponse
+from payonce.channels.signing import sign_webhook
+from payonce.orders.conf import get_settings, get_shop
+from payonce.orders.models import Order
+from payonce.orders.shop import Shop
+from payonce.payments import claims, clock, message_rows, signals
+from payonce.payments.call import let_go_of_database
+from payonce.payments.messages import SHOP_LISTENER, read_event
+from payonce.payments.models import ShopMessage
+
+log = logging.getLogger("payonce.publish")
+
+
+class Delivery(StrEnum):
+    """What telling one listener came to."""
+
+    DELIVERED = "delivered"
+    FAILED = "failed"
+
+
+def deliver_due(limit: int = 200) -> int:
+    """Deliver one batch of due messages; returns how many were told. Safe beside any number of other workers."""
+    told = 0
+    while batch := message_rows.claim_due(limit):
+        let_go_of_database()
+        results = [(message, *_deliver(message)) for message in batch]
+        message_rows.record(results)
+        good = {f"message:{row.listener}" for row, how, _ in results if how is Delivery.DELIVERED}
+        bad = {f"message:{row.listener}": text for row, how, text in results if how is Delivery.FAILED}
+        claims.record_health(good, {name: text for name, text in bad.items() if name not in good})
+        told += sum(how is Delivery.DELIVERED for _, how, _ in results)
+        if not good:
+            break
+    return told
+
+
+def _deliver(message: ShopMessage) -> tuple[Delivery, str]:
+    if message.listener == SHOP_LISTENER:
+        return _call_hooks(message)
+    endpoint = get_settings().MESSAGES.ENDPOINTS.get(message.listener)
+    if endpoint is None:
+        return Delivery.FAILED, f'PAYONCE["MESSAGES"]["ENDPOINTS"] has no "{message.listener}" any more'
+    return _post(message, endpoint["url"], endpoint["secret"])
+
+
+def _call_hooks(message: ShopMessage) -> tuple[Delivery, str]:
+    event = read_event(message.body)
+    shop: Shop = get_shop()
+    hook = {"order.paid": shop.order_paid, "order.refunded": shop.order_refunded}.get(event.kind)
+    try:
+        if hook is not None:
+            hook(event)
+        shop.order_event(event)
+        for _receiver, result in signals.order_event.send_robust(sender=Order, event=event):
+            if isinstance(result, Exception):
+                raise result
+    except Exception as error:
+        log.exception("the shop's hook failed for event %s; it is told again later", event.id)
+        return Delivery.FAILED, f"{type(error).__name__}: {error}"[:200]
+    return Delivery.DELIVERED, "told"
+
+
+def _post(message: ShopMessage, url: str, secret: str) -> tuple[Delivery, str]:
+    conf = get_settings().MESSAGES
+    body = message.body.encode()
+    event_id = json.loads(message.body)["id"]
+    headers = {
+        "content-type": "application/json",
+        **sign_webhook(secret, event_id, clock.about_now().timestamp(), body),
+    }
+    answer = http.post_to_public(url, headers, body, allow_private_hosts=conf.PRIVATE_HOSTS)
+    if not isinstance(answer, HttpResponse):
+        return Delivery.FAILED, answer.reason[:200]
+    if 200 <= answer.status < 300:
+        return Delivery.DELIVERED, str(answer.status)
+    return Delivery.FAILED, f"HTTP {answer.status}"

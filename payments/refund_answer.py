@@ -1,0 +1,155 @@
+"""What a channel's answer about a refund means for its row, whoever asked: the refund call, a query or a notification."""
+
+from datetime import timedelta
+
+from payonce.channels.messages import Known, Outcome, RefundView, Refused, RefusedKind, Unknown
+from payonce.channels.messages import RefundState as Answer
+from payonce.orders import transitions as orders
+from payonce.payments import schedule
+from payonce.payments.locks import Work
+from payonce.payments.models import Refund
+from payonce.payments.statuses import Decision, DiscrepancyKind, RefundState, StreamRole
+from payonce.payments.transitions import cases
+from payonce.payments.transitions import refunds as arrows
+from payonce.payments.transitions.refunds import RefundMove
+
+
+def means_not_sent(outcome: Outcome[RefundView], may_repeat: bool, is_retried: bool) -> bool:
+    """After a query: may the same request be sent again under the same number? After a failure only where a person retried it."""
+    if not may_repeat or not isinstance(outcome, Known):
+        return False
+    return outcome.value.state is Answer.NOT_FOUND or (is_retried and outcome.value.state is Answer.FAILED)
+
+
+def apply_outcome(
+    work: Work, refund: Refund, outcome: Outcome[RefundView], *, asked_only: bool, may_repeat: bool = True
+) -> None:
+    """Apply the answer to a call or query. `asked_only` marks a query: its refusal says nothing about the refund itself."""
+    refund.last_answer = short(outcome)
+    refund.last_answer_at = work.at
+    if isinstance(outcome, Known):
+        apply_view(work, refund, outcome.value, may_repeat=may_repeat)
+    elif isinstance(outcome, Unknown) or asked_only:
+        _not_answered(work, refund, short(outcome))
+    elif outcome.kind is RefusedKind.THROTTLED:
+        _try_later(work, refund)
+    elif outcome.kind is RefusedKind.CONFLICT:
+        arrows.lose_sight(work, refund, f"conflict: {outcome.code}")
+        _try_later(work, refund)
+    else:
+        _rejected(work, refund, outcome)
+
+
+def apply_view(work: Work, refund: Refund, view: RefundView, *, may_repeat: bool = True) -> None:
+    """Apply a verified statement about this refund number. A wrong amount or currency is a contradiction, not a success."""
+    refund.last_answer, refund.last_answer_at = view.state.value, work.at
+    if view.state is Answer.DONE and _is_mismatched(refund, view):
+        _contradict(work, refund, f"the channel reports {view.amount_minor} {view.currency} for it")
+        return
+    if view.state is Answer.DONE:
+        _done(work, refund, view)
+    elif view.state is Answer.IN_PROGRESS:
+        if refund.state != RefundState.SUCCEEDED:
+            arrows.submit(work, refund, view.channel_reference)
+            _try_later(work, refund)
+    elif view.state is Answer.ATTENTION:
+        _attention(work, refund, view)
+    elif view.state is Answer.FAILED:
+        _failed(work, refund, view)
+    elif view.state is Answer.RETURNED:
+        _returned(work, refund, view)
+    elif not may_repeat or refund.state == RefundState.SUBMITTED:
+        _not_answered(work, refund, "not found")
+
+
+def short(outcome: Outcome[RefundView] | Outcome[object]) -> str:
+    """The answer in a few words, for the row."""
+    if isinstance(outcome, Known):
+        return str(getattr(outcome.value, "state", "known"))
+    if isinstance(outcome, Refused):
+        return f"{outcome.kind.value}: {outcome.code}"[:128]
+    return f"unknown: {outcome.reason}"[:128]
+
+
+def _done(work: Work, refund: Refund, view: RefundView) -> None:
+    move = arrows.succeed(work, refund, view.channel_reference)
+    if move is RefundMove.TOO_MUCH:
+        _contradict(work, refund, "it was given up here and is done at the channel, and other refunds used the money")
+    if move is not RefundMove.MOVED:
+        return
+    stream = work.stream_of(refund)
+    if stream.role == StreamRole.KEEPER:
+        orders.give_back(work.order, work.journal, refund.amount_minor, refund.number)
+    for case in [case for case in work.cases if case.refund_id == refund.pk]:
+        whole = stream.refundable_minor == 0 or case.kind == DiscrepancyKind.REFUND_STUCK
+        decision = Decision.REFUND if refund.approved_by else Decision.AUTOMATIC
+        if whole:
+            cases.resolve(work, case, decision, refund.approved_by or "payonce", f"refunded under {refund.number}")
+
+
+def _failed(work: Work, refund: Refund, view: RefundView) -> None:
+    if refund.state == RefundState.SUCCEEDED:
+        _returned(work, refund, view)
+        return
+    if arrows.reject(work, refund, view.code or "failed") is RefundMove.MOVED:
+        _to_person(
+            work,
+            refund,
+            f"{refund.number} failed at the channel ({view.code or 'no code'}): retry it, or write it off.",
+        )
+
+
+def _rejected(work: Work, refund: Refund, outcome: Refused) -> None:
+    if arrows.reject(work, refund, outcome.code) is RefundMove.MOVED:
+        _to_person(work, refund, f"The channel refused {refund.number} ({outcome.kind.value}: {outcome.code}).")
+
+
+def _attention(work: Work, refund: Refund, view: RefundView) -> None:
+    if arrows.need_attention(work, refund, view.code) is RefundMove.MOVED:
+        _to_person(work, refund, f"{refund.number} needs a person at the channel ({view.code or 'no code'}).")
+    refund.next_try_at = work.at + timedelta(seconds=schedule.REFUND_TRY_SECONDS[-1])
+
+
+def _returned(work: Work, refund: Refund, view: RefundView) -> None:
+    if refund.state != RefundState.SUCCEEDED:
+        _failed(work, refund, view)
+        return
+    arrows.return_money(work, refund)
+    if work.stream_of(refund).role == StreamRole.KEEPER:
+        orders.take_back(work.order, work.journal, refund.amount_minor, refund.number)
+    _to_person(work, refund, f"{refund.number} came back from the buyer's bank: give the money back another way.")
+
+
+def _not_answered(work: Work, refund: Refund, reason: str) -> None:
+    arrows.lose_sight(work, refund, reason)
+    since = refund.first_sent_at or refund.created_at
+    if (work.at - since).total_seconds() > schedule.REFUND_GIVE_UP_SECONDS:
+        _to_person(work, refund, f"{refund.number} has no clear answer for days ({reason}): look it up at the channel.")
+    _try_later(work, refund)
+
+
+def _try_later(work: Work, refund: Refund) -> None:
+    refund.next_try_at = schedule.backoff(work.at, refund.try_count, schedule.REFUND_TRY_SECONDS)
+
+
+def _is_mismatched(refund: Refund, view: RefundView) -> bool:
+    wrong_amount = view.amount_minor not in (0, refund.amount_minor)
+    return wrong_amount or (view.currency != "" and view.currency != refund.currency)
+
+
+def _contradict(work: Work, refund: Refund, what: str) -> None:
+    cases.open_case(
+        work, DiscrepancyKind.CONTRADICTION, refund.number, f"Refund {refund.number}: {what}.",
+        stream=work.stream_of(refund), refund=refund, amount_minor=refund.amount_minor, answer=refund.last_answer,
+    )  # fmt: skip
+
+
+def _to_person(work: Work, refund: Refund, why: str) -> None:
+    mine = [case for case in work.cases if case.refund_id == refund.pk]
+    for case in mine:
+        cases.hand_to_person(work, case, why)
+    if not mine:
+        cases.open_case(
+            work, DiscrepancyKind.REFUND_STUCK, refund.number, why, stream=work.stream_of(refund), refund=refund,
+            amount_minor=refund.amount_minor,
+        )  # fmt: skip

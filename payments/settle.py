@@ -1,0 +1,300 @@
+"""Settle: apply a channel's evidence to a stream and decide, under the order's lock, whether the order is paid by it.
+
+The first verified, matching success becomes the keeper. Every other success is surplus. No network, no clock: the caller
+brings the locked work and the evidence.
+"""
+
+import logging
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from django.db import transaction
+
+from payonce.channels.messages import PaymentState, PaymentView
+from payonce.orders import transitions as orders
+from payonce.orders.conf import get_settings, get_shop
+from payonce.orders.statuses import LateDecision, OrderState
+from payonce.payments import cache, enqueue, schedule, surplus
+from payonce.payments.call import capabilities_of
+from payonce.payments.locks import Work
+from payonce.payments.models import Stream
+from payonce.payments.statuses import (
+    WATCHED_STREAM_STATES,
+    Confirmation,
+    DiscrepancyKind,
+    StreamRole,
+    StreamState,
+    SurplusReason,
+)
+from payonce.payments.transitions import streams as arrows
+from payonce.payments.transitions.cases import open_case
+
+log = logging.getLogger("payonce.settle")
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A verified statement of a channel account about a stream. `asked_at` is when a query was sent (database time), or None."""
+
+    account: str
+    view: PaymentView
+    way: Confirmation
+    asked_at: datetime | None = None
+
+
+class Settled(StrEnum):
+    """What the evidence came to."""
+
+    KEEPER = "keeper"
+    SURPLUS = "surplus"
+    REPEAT = "repeat"
+    CLOSED = "closed"
+    PROCESSING = "processing"
+    APPROVED = "approved"
+    WAITING = "waiting"
+    CONTRADICTION = "contradiction"
+    WRONG_ACCOUNT = "wrong_account"
+    NO_NEWS = "no_news"
+
+
+def apply_evidence(work: Work, stream: Stream, evidence: Evidence) -> Settled:
+    """Apply verified evidence to the stream; late evidence never moves a state backwards, a contradiction becomes a case."""
+    view = evidence.view
+    if evidence.account != stream.account:
+        open_case(
+            work, DiscrepancyKind.MISMATCH, stream.number, f"Account {evidence.account} reports {stream.number}, a stream of {stream.account}.",
+            stream=stream, amount_minor=view.paid_minor, account=evidence.account, state=view.state,
+            channel_reference=view.channel_reference, currency=view.currency,
+        )  # fmt: skip
+        return Settled.WRONG_ACCOUNT
+    if _is_old_news(stream, evidence):
+        plan_check(work, stream)
+        return Settled.NO_NEWS
+    stream.last_answer = view.state.value
+    stream.last_answer_at = work.at
+    stream.is_answer_unknown = view.state == PaymentState.UNCLEAR
+    settled = _APPLY[view.state](work, stream, evidence)
+    for capture in view.captures:
+        if capture.state == PaymentState.PAID:
+            _second_capture(work, stream, capture, evidence.way)
+    plan_check(work, stream)
+    _follow_up(work)
+    return settled
+
+
+def _is_old_news(stream: Stream, evidence: Evidence) -> bool:
+    """Was this asked before the last answer that we applied, or sent unasked about a stream that has its money? Final news is never old."""
+    if evidence.view.state in (PaymentState.PAID, PaymentState.CLOSED):
+        return False
+    if evidence.asked_at is None:
+        return stream.state not in WATCHED_STREAM_STATES
+    return stream.last_answer_at is not None and evidence.asked_at < stream.last_answer_at
+
+
+def plan_check(work: Work, stream: Stream) -> None:
+    """Set the stream's next check by the ladder; at its end an unclear stream becomes a case, never silence."""
+    conf = get_settings()
+    is_restrained = stream.state == StreamState.CLOSED and stream.close_proof == "restraint"
+    if stream.state not in WATCHED_STREAM_STATES and not is_restrained:
+        stream.next_check_at = None
+        return
+    stream.next_check_at = schedule.next_check_at(stream, work.at, capabilities_of(stream), conf.GRACE_SECONDS)
+    if stream.next_check_at is None and not is_restrained:
+        open_case(
+            work, DiscrepancyKind.STREAM_UNCLEAR, stream.number,
+            f"{stream.account} gave no final answer about {stream.number} (last: {stream.last_answer or 'none'}).",
+            stream=stream, amount_minor=stream.amount_minor, last_answer=stream.last_answer,
+        )  # fmt: skip
+
+
+def _paid(work: Work, stream: Stream, evidence: Evidence) -> Settled:
+    view = evidence.view
+    if stream.state == StreamState.SUCCEEDED:
+        return _paid_again(work, stream, view, evidence.way)
+    if view.paid_minor <= 0:
+        return _contradict(work, stream, evidence, "says paid without an amount")
+    role, reason, automatic = _judge(work, stream, view)
+    arrows.succeed(work, stream, view, role, reason, evidence.way)
+    _judge_facts(work, stream)
+    if role == StreamRole.KEEPER:
+        _keep(work, stream, view)
+        return Settled.KEEPER
+    surplus.take_in(work, stream, automatic=automatic)
+    return Settled.SURPLUS
+
+
+def _judge(work: Work, stream: Stream, view: PaymentView) -> tuple[StreamRole, SurplusReason, bool]:
+    """Keeper or surplus, why, and whether the surplus may be given back without a person."""
+    order = work.order
+    taken = (view.paid_minor, view.currency)
+    if taken != (stream.amount_minor, stream.currency) or taken != (order.amount_minor, order.currency):
+        return StreamRole.SURPLUS, SurplusReason.MISMATCHED, view.currency == stream.currency
+    if order.keeper is not None:
+        return StreamRole.SURPLUS, SurplusReason.DUPLICATE, True
+    if order.state == OrderState.CLOSED:
+        decision = judge_late(work, view.paid_at or work.at)
+        if decision != LateDecision.ACCEPT:
+            return StreamRole.SURPLUS, SurplusReason.LATE, decision == LateDecision.REFUND
+    return StreamRole.KEEPER, SurplusReason.NONE, False
+
+
+def judge_late(work: Work, paid_at: datetime) -> LateDecision:
+    """Ask the shop about money for a closed order. An exception there means a person, and undoes only the shop's own work."""
+    order = work.order
+    in_time = order.expires_at is None or paid_at <= order.expires_at
+    try:
+        with transaction.atomic(using=work.using):
+            return LateDecision(get_shop().late_payment(order, paid_at, in_time))
+    except Exception:
+        log.exception("the shop's late_payment failed for order %s: a person decides", order.number)
+        return LateDecision.ASK
+
+
+def _keep(work: Work, stream: Stream, view: PaymentView) -> None:
+    order = work.order
+    orders.settle(order, work.journal, stream.number, view.paid_at)
+    for sibling in work.streams:
+        if sibling is not stream and sibling.state in WATCHED_STREAM_STATES:
+            sibling.nudged_at = work.at
+            arrows.start_closing(work, sibling, "another stream paid")
+    tell_shop_in_transaction(work)
+
+
+def tell_shop_in_transaction(work: Work) -> None:
+    """The synchronous half of publishing: the shop's own database effects commit with the settle, or not at all."""
+    hook = get_shop().order_paid_in_transaction
+    if hook is not None:
+        work.hooks.append(hook)
+
+
+def _paid_again(work: Work, stream: Stream, view: PaymentView, way: Confirmation) -> Settled:
+    reference = view.channel_reference
+    if reference and stream.channel_reference and reference != stream.channel_reference:
+        return _second_capture(work, stream, view, way)
+    if reference and not stream.channel_reference:
+        stream.channel_reference = reference
+    if view.paid_minor and (view.paid_minor, view.currency) != (stream.captured_minor, stream.captured_currency):
+        open_case(
+            work, DiscrepancyKind.CONTRADICTION, stream.number, f"{stream.account} now reports another amount for {stream.number}.",
+            stream=stream, amount_minor=view.paid_minor, was_minor=stream.captured_minor, currency=view.currency,
+        )  # fmt: skip
+    if arrows.note_facts(work, stream, view) == arrows.StreamMove.MOVED:
+        _judge_facts(work, stream)
+    return Settled.REPEAT
+
+
+def _second_capture(work: Work, stream: Stream, view: PaymentView, way: Confirmation) -> Settled:
+    """Another reference under the same number: adopt it as a surplus stream of its own, once."""
+    reference = view.channel_reference
+    for other in work.streams:
+        if other.account == stream.account and other.channel_reference == reference:
+            if other is not stream and arrows.note_facts(work, other, view) == arrows.StreamMove.MOVED:
+                _judge_facts(work, other)
+            return Settled.REPEAT
+    if view.paid_minor <= 0:
+        return Settled.CONTRADICTION
+    adopted = surplus.adopted_stream(work, stream, view)
+    arrows.adopt(work, adopted, view, SurplusReason.SECOND_CAPTURE, way)
+    surplus.take_in(work, adopted, automatic=view.currency == stream.currency)
+    return Settled.SURPLUS
+
+
+def _judge_facts(work: Work, stream: Stream) -> None:
+    """Money that left without us: a refund made outside payonce, a dispute, a reversal."""
+    ours = sum(refund.amount_minor for refund in work.refunds if refund.stream_id == stream.pk and refund.first_sent_at)
+    if stream.channel_refunded_minor > ours:
+        open_case(
+            work, DiscrepancyKind.OUTSIDE_REFUND, stream.number,
+            f"{stream.account} gave {stream.channel_refunded_minor - ours} (minor units) of {stream.number} back without us.",
+            stream=stream, amount_minor=stream.channel_refunded_minor - ours, refunded_minor=stream.channel_refunded_minor,
+        )  # fmt: skip
+    taken = stream.disputed_minor + stream.reversed_minor
+    if taken:
+        open_case(
+            work, DiscrepancyKind.DISPUTE, stream.number, f"{stream.number} is disputed or reversed at {stream.account}.",
+            stream=stream, amount_minor=taken, disputed_minor=stream.disputed_minor, reversed_minor=stream.reversed_minor,
+        )  # fmt: skip
+
+
+def _closed(work: Work, stream: Stream, evidence: Evidence) -> Settled:
+    if stream.state == StreamState.SUCCEEDED:
+        return _contradict(work, stream, evidence, "says closed and never paid")
+    moved = arrows.prove_closed(work, stream, "answer" if evidence.way == Confirmation.CLOSE else "query")
+    return Settled.CLOSED if moved == arrows.StreamMove.MOVED else Settled.REPEAT
+
+
+def _open_or_not_found(work: Work, stream: Stream, evidence: Evidence) -> Settled:
+    view = evidence.view
+    if stream.state == StreamState.SUCCEEDED:
+        return _contradict(work, stream, evidence, f"says {view.state.value} about money that it had confirmed")
+    if stream.state not in WATCHED_STREAM_STATES:
+        if view.state == PaymentState.OPEN and stream.close_proof in ("answer", "query"):
+            return _contradict(work, stream, evidence, "says open after it proved it closed")
+        return Settled.NO_NEWS
+    blocking = stream.state in (StreamState.PROCESSING, StreamState.CAPTURING)
+    if (
+        not blocking
+        and evidence.asked_at is not None
+        and schedule.is_past_payable(stream, capabilities_of(stream), get_settings().GRACE_SECONDS, evidence.asked_at)
+    ):
+        arrows.prove_closed(work, stream, "expiry")
+        return Settled.CLOSED
+    if stream.state == StreamState.PROCESSING and view.state == PaymentState.OPEN:
+        arrows.resume_waiting(work, stream)
+    return Settled.WAITING
+
+
+def _in_progress(work: Work, stream: Stream, evidence: Evidence) -> Settled:
+    if stream.state == StreamState.SUCCEEDED:
+        return Settled.NO_NEWS
+    if stream.state in (StreamState.CLOSED, StreamState.FAILED):
+        return _contradict(work, stream, evidence, "says that money is on its way for a stream that had ended")
+    arrows.mark_processing(work, stream)
+    return Settled.PROCESSING
+
+
+def _approved(work: Work, stream: Stream, evidence: Evidence) -> Settled:
+    return Settled.APPROVED if stream.state in WATCHED_STREAM_STATES else Settled.NO_NEWS
+
+
+def _unclear(work: Work, stream: Stream, evidence: Evidence) -> Settled:
+    return Settled.WAITING
+
+
+def _contradict(work: Work, stream: Stream, evidence: Evidence, what: str) -> Settled:
+    open_case(
+        work, DiscrepancyKind.CONTRADICTION, stream.number, f"{stream.account} {what}: {stream.number}.",
+        stream=stream, amount_minor=stream.captured_minor, answer=evidence.view.state, was=stream.state,
+        channel_reference=evidence.view.channel_reference,
+    )  # fmt: skip
+    return Settled.CONTRADICTION
+
+
+def _follow_up(work: Work) -> None:
+    """After the commit: void the cache, wake the waiters, start the sweeps. A sweep would find all of it anyway."""
+    if not work.journal.events:
+        return
+    number = work.order.number
+
+    def follow_up() -> None:
+        cache.void(number, work.order.version)
+        cache.wake(number, work.order.version)
+        enqueue.kick("payonce.publish")
+        if work.has_refunds:
+            enqueue.kick("payonce.refund")
+        if any(stream.state == StreamState.CLOSING for stream in work.streams):
+            enqueue.kick("payonce.close")
+
+    work.after_commit(follow_up)
+
+
+_APPLY = {
+    PaymentState.PAID: _paid,
+    PaymentState.CLOSED: _closed,
+    PaymentState.OPEN: _open_or_not_found,
+    PaymentState.NOT_FOUND: _open_or_not_found,
+    PaymentState.IN_PROGRESS: _in_progress,
+    PaymentState.APPROVED: _approved,
+    PaymentState.UNCLEAR: _unclear,
+}

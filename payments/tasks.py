@@ -1,0 +1,61 @@
+"""Celery tasks: each makes one call, returns the outcome, and is safe to run twice. Times to try again live in rows, not in the broker."""
+
+from typing import Any
+
+from celery import shared_task
+
+from payonce.payments import cache, sweep
+
+
+def _run(name: str) -> int:
+    cache.end_kick(f"payonce.{name}")
+    return sweep.SWEEPS[name][0]()
+
+
+@shared_task(name="payonce.poll", ignore_result=True)
+def poll() -> int:
+    """Ask channels about due streams."""
+    return _run("poll")
+
+
+@shared_task(name="payonce.close", ignore_result=True)
+def close() -> int:
+    """Go on closing streams."""
+    return _run("close")
+
+
+@shared_task(name="payonce.refund", ignore_result=True)
+def refund() -> int:
+    """Carry due refunds out."""
+    return _run("refund")
+
+
+@shared_task(name="payonce.expire", ignore_result=True)
+def expire() -> int:
+    """Close orders whose time is over."""
+    return _run("expire")
+
+
+@shared_task(name="payonce.publish", ignore_result=True)
+def publish() -> int:
+    """Deliver due messages to the shop."""
+    return _run("publish")
+
+
+@shared_task(name="payonce.inbox", ignore_result=True)
+def inbox() -> int:
+    """Apply stored notifications."""
+    return _run("inbox")
+
+
+@shared_task(name="payonce.reconcile", ignore_result=True)
+def reconcile() -> int:
+    """Look for contradictions among our own rows."""
+    return _run("reconcile")
+
+
+BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
+    f"payonce-{name}": {"task": f"payonce.{name}", "schedule": seconds, "options": {"expires": max(10.0, seconds)}}
+    for name, (_step, seconds) in sweep.SWEEPS.items()
+}
+"""Put this into your Celery `beat_schedule`. Two beats at once do no harm."""

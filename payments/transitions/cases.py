@@ -1,0 +1,110 @@
+"""Every arrow of a discrepancy: `OPEN → REPAIRING → RESOLVED`. A case of an order writes to the order's history."""
+
+import json
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from payonce.payments.locks import Work
+from payonce.payments.models import Discrepancy, Refund, Stream
+from payonce.payments.statuses import Decision, DiscrepancyKind, DiscrepancyState
+
+
+class CaseMove(StrEnum):
+    """What an attempted arrow came to."""
+
+    MOVED = "moved"
+    REPEAT = "repeat"
+    NOT_OPEN = "not_open"
+
+
+def open_case(
+    work: Work,
+    kind: DiscrepancyKind,
+    subject: str,
+    summary: str,
+    *,
+    state: DiscrepancyState = DiscrepancyState.OPEN,
+    stream: Stream | None = None,
+    refund: Refund | None = None,
+    amount_minor: int = 0,
+    **evidence: Any,
+) -> Discrepancy:
+    """∅ → OPEN or REPAIRING. An unresolved case of this kind about this subject is returned as it is."""
+    account = stream.account if stream is not None else ""
+    for case in work.cases:
+        if (case.kind, case.subject, case.account) == (kind, subject, account):
+            return case
+    case = Discrepancy(
+        kind=kind,
+        subject=subject,
+        state=state,
+        order=work.order,
+        stream=stream,
+        refund=refund,
+        account=account,
+        amount_minor=amount_minor,
+        currency=stream.captured_currency or stream.currency if stream else work.order.currency,
+        summary=summary[:300],
+        evidence=json.dumps(evidence, sort_keys=True, default=str),
+        opened_at=work.at,
+    )
+    work.add(case)
+    work.journal.write(
+        work.order,
+        "case.opened",
+        subject=subject[:40],
+        after=state,
+        case=kind,
+        amount_minor=amount_minor,
+        summary=case.summary,
+    )
+    return case
+
+
+def start_repair(work: Work, case: Discrepancy, refund: Refund | None = None) -> CaseMove:
+    """OPEN → REPAIRING: payonce is at work on it."""
+    if refund is not None:
+        case.refund = refund
+    if case.state == DiscrepancyState.REPAIRING:
+        return CaseMove.REPEAT
+    if case.state != DiscrepancyState.OPEN:
+        return CaseMove.NOT_OPEN
+    return _move(work, case, DiscrepancyState.REPAIRING, "case.repairing")
+
+
+def hand_to_person(work: Work, case: Discrepancy, why: str) -> CaseMove:
+    """REPAIRING → OPEN: the repair needs a person after all."""
+    if case.state == DiscrepancyState.OPEN:
+        return CaseMove.REPEAT
+    if case.state != DiscrepancyState.REPAIRING:
+        return CaseMove.NOT_OPEN
+    case.note = why[:500]
+    return _move(work, case, DiscrepancyState.OPEN, "case.handed_to_person", why=why)
+
+
+def resolve(work: Work, case: Discrepancy, decision: Decision, by: str, note: str = "") -> CaseMove:
+    """OPEN or REPAIRING → RESOLVED, with what was decided and by whom."""
+    if case.state == DiscrepancyState.RESOLVED:
+        return CaseMove.REPEAT
+    case.decision = decision
+    case.decided_by = by[:80]
+    case.note = note[:500] or case.note
+    case.resolved_at = work.at
+    return _move(work, case, DiscrepancyState.RESOLVED, "case.resolved", decision=decision)
+
+
+def resolve_alone(case: Discrepancy, decision: str, by: str, note: str, at: datetime) -> CaseMove:
+    """OPEN → RESOLVED for a case that belongs to no order, and so to no history."""
+    if case.state == DiscrepancyState.RESOLVED:
+        return CaseMove.REPEAT
+    case.decision, case.decided_by, case.note, case.resolved_at = decision, by[:80], note[:500], at
+    case.state = DiscrepancyState.RESOLVED
+    return CaseMove.MOVED
+
+
+def _move(work: Work, case: Discrepancy, state: DiscrepancyState, kind: str, **facts: object) -> CaseMove:
+    before = case.state
+    case.state = state
+    work.journal.write(work.order, kind, subject=case.subject[:40], before=before, after=state, case=case.kind, **facts)
+    return CaseMove.MOVED
