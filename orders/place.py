@@ -4,6 +4,8 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
+from typing import Any
 
 import moneyed
 from django.db import transaction
@@ -105,7 +107,7 @@ def place_from_shop(reference: str, source: str = "shop", *, amend: bool = False
 
 
 def validate_fields(
-    source: str, reference: str, amount_minor: int, currency: str, subject: str, return_url: str = ""
+    source: Any, reference: Any, amount_minor: Any, currency: Any, subject: Any, return_url: str = ""
 ) -> None:
     """Refuse what no channel could take. Raises InvalidOrder naming the field."""
     for name, text, length in (("source", source, 64), ("reference", reference, 128), ("subject", subject, 200)):
@@ -170,7 +172,7 @@ def _amend(order: Order, wanted: Order, by: str) -> Placed:
     )
     _save_events(order, journal)
     for callback in after_amend:
-        transaction.on_commit(lambda callback=callback: callback(order), using=using, robust=True)
+        transaction.on_commit(partial(callback, order), using=using, robust=True)
     return Placed(order, is_new=False, is_amended=True)
 
 

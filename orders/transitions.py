@@ -5,6 +5,7 @@ One shape: repeat check, refusals by name, the writes, one event.
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from payonce.orders.events import Journal
 from payonce.orders.models import Order
@@ -45,9 +46,16 @@ def amend(order: Order, journal: Journal, amount_minor: int, currency: str) -> O
         return OrderMove.REPEAT
     if order.state != OrderState.OPEN:
         return OrderMove.NOT_OPEN
-    was = {"was_minor": order.amount_minor, "was_currency": order.currency}
+    was_minor, was_currency = order.amount_minor, order.currency
     order.amount_minor, order.currency = amount_minor, currency
-    journal.write(order, "order.amended", amount_minor=amount_minor, currency=currency, **was)
+    journal.write(
+        order,
+        "order.amended",
+        amount_minor=amount_minor,
+        currency=currency,
+        was_minor=was_minor,
+        was_currency=was_currency,
+    )
     return OrderMove.MOVED
 
 
@@ -107,7 +115,7 @@ def give_back(order: Order, journal: Journal, amount_minor: int, refund_number: 
     if amount_minor <= 0 or order.refunded_minor + amount_minor > order.amount_minor:
         return OrderMove.TOO_MUCH
     order.refunded_minor += amount_minor
-    facts = {"amount_minor": amount_minor, "refunded_minor": order.refunded_minor}
+    facts: dict[str, Any] = {"amount_minor": amount_minor, "refunded_minor": order.refunded_minor}
     if order.refunded_minor < order.amount_minor:
         journal.write(order, "order.partly_refunded", subject=refund_number, **facts)
         return OrderMove.MOVED

@@ -1,4 +1,4 @@
-"""The one place that hands work to Celery. A task is only a nudge: a sweep would find the same work, so failing to enqueue loses nothing."""
+"""The one place that hands work to Celery. A task is only a nudge: a sweep would find the same work anyway."""
 
 import logging
 import time
@@ -20,7 +20,7 @@ def kick(task: str) -> None:
         return
     try:
         current_app.send_task(task, ignore_result=True, retry=False, expires=60)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever a broker's client raises, the sweep does the work
         _paused_until = time.monotonic() + PAUSE_SECONDS
         log.warning("the broker does not take %s (%s); the sweep will do it", task, type(error).__name__)
 

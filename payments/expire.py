@@ -53,7 +53,7 @@ def _start(work: Work, reason: str, is_forced: bool) -> "Expired | tuple[str, ..
         return Expired.CLOSED
     is_due = order.expires_at is not None and order.expires_at <= work.at
     if order.state == OrderState.OPEN and not is_due and not is_forced:
-        orders.postpone_expiry(order, order.expires_at)
+        order.next_expiry_at = order.expires_at
         return Expired.NOT_DUE
     orders.start_closing(order, work.journal, reason)
     orders.postpone_expiry(order, work.at + timedelta(seconds=schedule.CLAIM_SECONDS))

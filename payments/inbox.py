@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
 from django.db import transaction
@@ -19,6 +20,21 @@ from payonce.payments.statuses import DiscrepancyKind, DiscrepancyState, Notific
 
 KEPT_HEADERS = ("content-type", "user-agent", "date", "content-length")
 TRIES_BEFORE_CASE = 6
+
+
+class Received(StrEnum):
+    """What a notification came to."""
+
+    APPLIED = "applied"
+    REPEAT = "repeat"
+    ORPHAN = "orphan"  # money under a number of ours that matches no stream: a case
+    FOREIGN = "foreign"  # about somebody else's number: counted
+    STORED = "stored"  # applying failed; a sweep does it
+    FORGED = "forged"
+    STALE = "stale"  # genuine but outside the replay window, and never seen: a query was triggered
+    NOT_DURABLE = "not_durable"
+    UNKNOWN_ACCOUNT = "unknown_account"
+    UNCONFIGURED = "unconfigured"
 
 
 def state_of(account: str, dedupe_key: str) -> str | None:
@@ -48,7 +64,7 @@ def processed(row: Notification, at: datetime) -> Notification:
 
 def put(work: Work, row: Notification) -> None:
     """Write the row with the other changes: insert a new one, update a stored one."""
-    if row.pk is None:
+    if row._state.adding:
         work.add(row)
     else:
         work.raw.append(_update(row))
@@ -94,16 +110,14 @@ def try_later(row: Notification, error: Exception) -> None:
     flight.fly(statements, using)
 
 
-def store_unmatched(account: str, notice: Notice, number: str, row: Callable[[datetime], Notification]) -> Any:
+def store_unmatched(account: str, notice: Notice, number: str, row: Callable[[datetime], Notification]) -> Received:
     """Verified money about a number of ours that matches no stream is an orphan case; another's number is only counted."""
-    from payonce.payments.notify import Received
-
     using = get_settings().DATABASE
     is_ours = number.startswith(get_settings().NUMBER_PREFIX)
     at = clock.read_now()
     entry = row(at)
     entry.result = "orphan" if is_ours else "foreign"
-    statements = [flight.insert(entry) if entry.pk is None else _update(entry)]
+    statements = [flight.insert(entry) if entry._state.adding else _update(entry)]
     view = notice.payment
     if is_ours and view is not None and view.state is PaymentState.PAID:
         summary = f"{account} reports {view.paid_minor} {view.currency} (minor units) under {number}, which is no stream of ours."
@@ -200,7 +214,7 @@ def _case(
     return flight.insert(case, "ON CONFLICT DO NOTHING")
 
 
-def _number(notice: Notice) -> str:
+def number_of(notice: Notice) -> str:
     if notice.payment is not None:
         return notice.payment.number
     return notice.refund.refund_number if notice.refund is not None else ""

@@ -8,7 +8,7 @@ from payonce.payments import clock, flight, schedule
 from payonce.payments.flight import Statement
 from payonce.payments.locks import Work, under_lock
 from payonce.payments.models import ShopMessage
-from payonce.payments.statuses import DiscrepancyKind, MessageState
+from payonce.payments.statuses import Decision, DiscrepancyKind, MessageState
 from payonce.payments.transitions import cases
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def park(message: ShopMessage, text: str) -> None:
             )
         )
         cases.open_case(
-            work, DiscrepancyKind.SHOP_NOT_TOLD, f"{message.listener}:{message.sequence}",
+            work, DiscrepancyKind.SHOP_NOT_TOLD, _case_subject(message),
             f"{message.listener} was not told {message.kind} of {work.order.reference}: {text}",
         )  # fmt: skip
 
@@ -117,8 +117,12 @@ def _set(message_id: int, state: MessageState, by: str) -> bool:
         )
         work.journal.write(work.order, f"message.{state.lower()}", subject=f"{row.listener}:{row.sequence}"[:40])
         for case in work.cases:
-            if case.kind == DiscrepancyKind.SHOP_NOT_TOLD and case.subject == f"{row.listener}:{row.sequence}":
-                cases.resolve(work, case, "dismiss", by.removeprefix("operator:"), f"message {state.lower()}")
+            if case.kind == DiscrepancyKind.SHOP_NOT_TOLD and case.subject == _case_subject(row):
+                cases.resolve(work, case, Decision.DISMISS, by.removeprefix("operator:"), f"message {state.lower()}")
 
     under_lock(by, decide, order_id=row.order_id)
     return True
+
+
+def _case_subject(message: ShopMessage) -> str:
+    return f"{message.order_id}-{message.sequence}:{message.listener}"

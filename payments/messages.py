@@ -48,7 +48,7 @@ def messages_for(order: Order, events: Iterable[Event]) -> list[ShopMessage]:
             state=MessageState.PENDING,
             created_at=event.at,
             next_try_at=event.at,
-        )  # fmt: skip
+        )
         for event in events
         if event.kind in PUBLISHED
         for listener in listeners()

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
+from functools import partial
 
 from django.db import DatabaseError
 
@@ -19,6 +19,7 @@ from payonce.channels.messages import Acknowledgement, NotAuthentic, Notice, Not
 from payonce.orders.errors import OrderNotFound
 from payonce.payments import clock, inbox, poll, refund, refund_answer
 from payonce.payments.errors import NotificationKnown
+from payonce.payments.inbox import Received
 from payonce.payments.locks import Work, under_lock
 from payonce.payments.models import Notification
 from payonce.payments.settle import Evidence, apply_evidence
@@ -26,21 +27,6 @@ from payonce.payments.statuses import Confirmation, NotificationState
 
 log = logging.getLogger("payonce.notify")
 BODY_BYTES_MAX = 256 * 1024
-
-
-class Received(StrEnum):
-    """What a notification came to."""
-
-    APPLIED = "applied"
-    REPEAT = "repeat"
-    ORPHAN = "orphan"  # money under a number of ours that matches no stream: a case
-    FOREIGN = "foreign"  # about somebody else's number: counted
-    STORED = "stored"  # applying failed; a sweep does it
-    FORGED = "forged"
-    STALE = "stale"  # genuine but outside the replay window, and never seen: a query was triggered
-    NOT_DURABLE = "not_durable"
-    UNKNOWN_ACCOUNT = "unknown_account"
-    UNCONFIGURED = "unconfigured"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +76,7 @@ def _accept(channel: Channel, request: NotificationRequest, notice: Notice) -> N
 def apply_notice(account: str, notice: Notice, row: Callable[[datetime], Notification]) -> Received:
     """Apply a verified notice and store it as processed in one transaction."""
     number = inbox.number_of(notice)
-    key = {"refund": number} if notice.payment is None and notice.refund is not None else {"stream": number}
+    kind = "refund" if notice.payment is None and notice.refund is not None else "stream"
 
     def decide(work: Work) -> Received:
         entry = row(work.at)
@@ -99,7 +85,7 @@ def apply_notice(account: str, notice: Notice, row: Callable[[datetime], Notific
         return Received.APPLIED
 
     try:
-        return under_lock(f"channel:{account}", decide, **key)
+        return under_lock(f"channel:{account}", decide, **{kind: number})  # type: ignore[arg-type]
     except OrderNotFound:
         return inbox.store_unmatched(account, notice, number, row)
 
@@ -136,7 +122,7 @@ def apply_received(limit: int = 100) -> int:
     for row in inbox.claim_received(limit):
         notice = inbox.read_notice(row.parsed)
         try:
-            apply_notice(row.account, notice, lambda at, row=row: inbox.processed(row, at))  # type: ignore[misc]
+            apply_notice(row.account, notice, partial(inbox.processed, row))
             done += 1
         except Exception as error:
             log.exception("notification %s still cannot be applied", row.pk)

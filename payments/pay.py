@@ -176,11 +176,10 @@ def _decide(
         if answer is not None:
             return answer
     closing = [row for row in work.streams if row.state == StreamState.CLOSING]
-    for row in closing:
-        if capabilities.not_found_before_buyer_acts and _is_same(row, request, work.order):
-            if _is_usable(row, work.at) and arrows.take_back(work, row) is StreamMove.MOVED:
-                _void_after(work)
-                return _hand_out(work, row, request)
+    for row in closing if capabilities.not_found_before_buyer_acts else ():
+        is_wanted = _is_same(row, request, work.order) and _is_usable(row, work.at)
+        if is_wanted and arrows.take_back(work, row) is StreamMove.MOVED:
+            return _hand_out(work, row, request)
     untried = tuple(row.number for row in closing if row.number not in tried)
     if untried:
         _void_after(work)
@@ -302,13 +301,13 @@ def _store(
     order = work.order
     if stream.state != StreamState.CREATED or stream.call_lease != step.lease:
         return None
-    _void_after(work)
-    if isinstance(outcome, Known):
-        if order.state != OrderState.OPEN or _is_stale_amount(stream, order):
-            arrows.start_closing(work, stream, "order moved on")
-            return None
+    if isinstance(outcome, Known) and order.state == OrderState.OPEN and not _is_stale_amount(stream, order):
         arrows.take_prepay(work, stream, outcome.value)
         return _hand_out(work, stream, request)
+    _void_after(work)
+    if isinstance(outcome, Known):
+        arrows.start_closing(work, stream, "order moved on")
+        return None
     if isinstance(outcome, Refused) and outcome.kind in (RefusedKind.DECLINED, RefusedKind.CONFIG):
         arrows.fail(work, stream, outcome.code)
         code = PayCode.DECLINED if outcome.kind is RefusedKind.DECLINED else PayCode.UNAVAILABLE

@@ -63,8 +63,9 @@ def apply_evidence(work: Work, stream: Stream, evidence: Evidence) -> Settled:
     view = evidence.view
     if evidence.account != stream.account:
         open_case(
-            work, DiscrepancyKind.MISMATCH, stream.number, f"Account {evidence.account} reports {stream.number}, a stream of {stream.account}.",
-            stream=stream, amount_minor=view.paid_minor, account=evidence.account, state=view.state,
+            work, DiscrepancyKind.MISMATCH, stream.number,
+            f"Account {evidence.account} reports {stream.number}, a stream of {stream.account}.",
+            stream=stream, amount_minor=view.paid_minor, account=evidence.account, answer=view.state,
             channel_reference=view.channel_reference, currency=view.currency,
         )  # fmt: skip
         return Settled.WRONG_ACCOUNT
