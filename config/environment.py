@@ -55,6 +55,14 @@ def parse_database_url(url: str) -> dict[str, Any]:
     }
 
 
+def with_database(url: str, name: str) -> str:
+    """Return the URL of another database of the same server; an empty authority (a socket) stays empty."""
+    scheme, _, rest = url.partition("://")
+    authority, _, tail = rest.partition("/")
+    query = tail.partition("?")[2]
+    return f"{scheme}://{authority}/{name}" + (f"?{query}" if query else "")
+
+
 def celery_broker_url(redis_url: str) -> str:
     """Return the broker URL for a Redis URL: Celery spells a unix socket differently."""
     parts = urlsplit(redis_url)  # an empty URL stays empty: no broker

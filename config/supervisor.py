@@ -20,10 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
-from urllib.parse import urlsplit, urlunsplit
 
 from config import embedded, run_folder, services
-from config.environment import CHECKOUT, STATE_FOLDER, number
+from config.environment import CHECKOUT, STATE_FOLDER, number, with_database
 from config.postgres import free_port
 from config.processes import ProcessError, log_tail, wait_until
 
@@ -317,10 +316,7 @@ class Supervisor:
         server_url = self.database_url
         _execute(server_url, f"CREATE DATABASE {name}")
         self._resources.callback(_execute, server_url, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-        parts = urlsplit(server_url)
-        self.database_url = urlunsplit(parts._replace(path=f"/{name}", netloc=parts.netloc or ""))
-        if not parts.netloc:  # urlunsplit would drop the empty authority of a socket URL
-            self.database_url = f"{parts.scheme}:///{name}?{parts.query}"
+        self.database_url = with_database(server_url, name)
         if self.redis_url and "REDIS_URL" not in os.environ:
             self._take_redis_database()
 

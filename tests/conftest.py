@@ -9,6 +9,7 @@ from django.conf import settings
 from django.db import connections
 
 from config import embedded
+from config.environment import with_database
 
 
 @pytest.fixture(scope="session")
@@ -41,14 +42,9 @@ def redis_client(embedded_servers: embedded.Servers) -> Iterator[redis.Redis]:
 def process_environment(transactional_db: None) -> dict[str, str]:
     """The environment for a process that a test starts: it sees this test's database and Redis."""
     current = connections["default"].settings_dict
-    url = settings.DATABASE_URL
-    prefix, _, rest = url.partition("://")
-    authority, _, tail = rest.partition("/")
-    query = tail.partition("?")[2]
-    database_url = f"{prefix}://{authority}/{current['NAME']}" + (f"?{query}" if query else "")
     return {
         **os.environ,
         "DJANGO_SETTINGS_MODULE": "tests.settings",
-        "DATABASE_URL": database_url,
+        "DATABASE_URL": with_database(settings.DATABASE_URL, current["NAME"]),
         "REDIS_URL": settings.REDIS_URL,
     }

@@ -29,6 +29,17 @@ def test_database_url_becomes_connection_settings(url: str, expected: dict[str, 
     assert found["OPTIONS"] == ({"sslmode": "require"} if "sslmode" in url else {})
 
 
+@pytest.mark.parametrize(
+    ("url", "other"),
+    [
+        ("postgresql:///payonce?host=%2Ftmp&user=payonce", "postgresql:///shop?host=%2Ftmp&user=payonce"),
+        ("postgresql://user:secret@db.example:5433/payonce", "postgresql://user:secret@db.example:5433/shop"),
+    ],
+)
+def test_another_database_of_the_same_server(url: str, other: str) -> None:
+    assert environment.with_database(url, "shop") == other
+
+
 def test_other_databases_are_refused() -> None:
     with pytest.raises(ValueError, match="needs PostgreSQL"):
         environment.parse_database_url("mysql://db.example/shop")
