@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import redis
@@ -10,6 +11,10 @@ from django.db import connections
 
 from config import embedded
 from config.environment import with_database
+from payonce.channels import registry
+from payonce.payments import cache
+from tests.clock import Clock, movable_clock
+from tests.scripted import ScriptedChannel
 
 
 @pytest.fixture(scope="session")
@@ -48,3 +53,28 @@ def process_environment(transactional_db: None) -> dict[str, str]:
         "DATABASE_URL": with_database(settings.DATABASE_URL, current["NAME"]),
         "REDIS_URL": settings.REDIS_URL,
     }
+
+
+@pytest.fixture
+def scripted(transactional_db: None, settings: Any, redis_client: redis.Redis) -> Iterator[type[ScriptedChannel]]:
+    """Two accounts whose answers the test writes down, on a clean database and an empty Redis."""
+    settings.PAYONCE = {
+        **settings.PAYONCE,
+        "CHANNELS": {
+            name: {"adapter": "tests.scripted.ScriptedChannel"} for name in ("scripted_a", "scripted_b", "scripted_c")
+        },
+        "SWITCH": {"PROOF_SECONDS": 0},
+    }
+    ScriptedChannel.forget()
+    registry.reset()
+    cache.reset()
+    yield ScriptedChannel
+    ScriptedChannel.forget()
+    registry.reset()
+
+
+@pytest.fixture
+def clock(scripted: type[ScriptedChannel]) -> Iterator[Clock]:
+    """The database's clock, which the test may move on."""
+    with movable_clock() as moved:
+        yield moved
