@@ -121,11 +121,15 @@ class Supervisor:
         self.wait_ready(*names)
 
     def stop(self) -> None:
-        """End every process by its own id, the newest kind of work first, then leave the servers. Safe to repeat."""
+        """End every process by its own id, all at once, then leave the servers. Safe to repeat."""
         self._ending.set()
-        for name in ("beat", "sweep", "worker", "web", "sandbox"):
-            if name in self._children:
-                self.stop_service(name)
+        with self._lock:
+            for child in self._children.values():
+                child.wanted = False
+                if child.process is not None and child.process.poll() is None:
+                    child.process.terminate()
+        for name in self._children:
+            self.stop_service(name)
         self._resources.close()
 
     # Services.
@@ -175,7 +179,8 @@ class Supervisor:
         if process is None:
             return
         if process.poll() is None:
-            process.terminate()
+            if not self._ending.is_set():  # else it was told already; Celery takes a second signal for impatience
+                process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(STOP_SECONDS)
         run_folder.end_group(process.pid)
