@@ -11,9 +11,9 @@ class ChannelConfigError(ChannelError):
     """An account's options are missing or wrong; the message names the setting and the fix."""
 
 
-class UnknownAccount(ChannelError):  # noqa: N818 - the name says it
+class UnknownAccount(ChannelError):
     """No account of this name in PAYONCE["CHANNELS"]."""
 
 
-class UnknownAdapter(ChannelError):  # noqa: N818 - the name says it
+class UnknownAdapter(ChannelError):
     """No adapter of this name; the message lists those that exist."""

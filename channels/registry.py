@@ -25,7 +25,7 @@ _source: Callable[[], Accounts] | None = None
 
 def configure(source: Callable[[], Accounts]) -> None:
     """Say where the accounts are read from: a callable that returns `{account: {"adapter": …, …}}`."""
-    global _source  # noqa: PLW0603 - one source per process, set when the app starts
+    global _source
     with _lock:
         _source = source
         _made.clear()
@@ -107,7 +107,7 @@ def _import_adapter(where: str, path: str) -> type[Channel]:
         raise UnknownAdapter(f'{where}: the module "{module_name}" has no "{class_name}".') from error
     if not _is_channel(found):
         raise ChannelConfigError(f'{where}: "{path}" is not a subclass of payonce.channels.base.Channel.')
-    return cast(type[Channel], found)
+    return cast("type[Channel]", found)
 
 
 def _is_channel(value: object) -> bool:

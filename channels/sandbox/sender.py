@@ -1,0 +1,237 @@
+"""Delivers the bank's notifications: with the retry table of a real channel, and the faults planned for them."""
+
+import asyncio
+import contextlib
+import sqlite3
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from payonce.channels.http import AsyncDriver
+from payonce.channels.messages import HttpRequest, HttpResponse
+from payonce.channels.sandbox import outbox, refunds
+from payonce.channels.sandbox.account import SandboxAccount
+from payonce.channels.sandbox.faults import Disturbance, FaultPlan
+from payonce.channels.sandbox.outbox import Notification
+from payonce.channels.sandbox.store import Store
+
+DELIVERY_SECONDS = 5.0
+DELIVERIES_MAX = 64
+ACKNOWLEDGEMENT = b"success"
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How a message is written: truly by default. `forgery` names a way to fake it, `altered` replaces true fields."""
+
+    forgery: str = ""
+    altered: Mapping[str, Any] = field(default_factory=dict)
+    signed_ago_seconds: float = 0.0
+
+
+# Writes one message in a dialect: account, message, Unix time and style give the headers and the body.
+Render = Callable[[SandboxAccount, Notification, float, Style], tuple[dict[str, str], bytes]]
+
+
+class Sender:
+    """One task that plans, sends and repeats. `wake` tells it that something may be due."""
+
+    def __init__(
+        self,
+        store: Store,
+        plan: FaultPlan,
+        accounts: Mapping[str, SandboxAccount],
+        render: Render,
+        now: Callable[[str], float],
+        speed: float,
+    ) -> None:
+        if speed <= 0:
+            raise ValueError("speed must be above 0")
+        self._store = store
+        self._plan = plan
+        self._accounts = accounts
+        self._render = render
+        self._now = now
+        self._speed = speed
+        self._driver = AsyncDriver(connections_max=DELIVERIES_MAX * 2)
+        self._awake = asyncio.Event()
+        self._progress = asyncio.Condition()
+        self._planned: dict[int, Disturbance] = {}
+        self._swapped: dict[str, list[int]] = defaultdict(list)
+        self._followers: dict[int, list[int]] = {}
+        self._deliveries: set[asyncio.Task[None]] = set()
+        self._task: asyncio.Task[None] | None = None
+
+    def wake(self) -> None:
+        """Look again at what is due."""
+        self._awake.set()
+
+    async def start(self) -> None:
+        """Begin. What was being sent when the last process ended is sent again."""
+        await self._driver.__aenter__()
+        at = self._now("")
+        await self._store.call(lambda database: outbox.resume(database, at))
+        self._task = asyncio.create_task(self._run(), name="sandbox-sender")
+
+    async def stop(self) -> None:
+        """Stop at once; unfinished deliveries are due again at the next start."""
+        tasks = [task for task in (self._task, *self._deliveries) if task is not None]
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        await self._driver.__aexit__(None, None, None)
+
+    async def _run(self) -> None:
+        while True:
+            self._awake.clear()
+            at = self._now("")
+            new, due_refunds = await self._store.call(
+                lambda database, at=at: (outbox.new_notifications(database), refunds.due_refunds(database, at))  # type: ignore[misc]
+            )
+            for due in due_refunds:
+                await self._settle_refund(*due)
+            if due_refunds:
+                continue
+            decisions = [self._decide(message, at) for message in new]
+            free = DELIVERIES_MAX - len(self._deliveries)
+            claimed, next_due_at = await self._store.call(
+                lambda database, at=at, decisions=decisions, free=free: _plan_and_claim(database, decisions, at, free)  # type: ignore[misc]
+            )
+            if new:
+                await self._tell_progress()
+            for message in claimed:
+                task = asyncio.create_task(self._deliver(message))
+                self._deliveries.add(task)
+                task.add_done_callback(self._forget)
+            full = len(self._deliveries) >= DELIVERIES_MAX
+            if not new and not claimed:
+                await self._sleep(None if full or next_due_at is None else next_due_at - at)
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._deliveries.discard(task)
+        self._awake.set()
+
+    async def _sleep(self, seconds: float | None) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(None if seconds is None else max(0.0, seconds)):
+                await self._awake.wait()
+
+    async def _settle_refund(self, account: str, payment_number: str, refund_number: str, state: str) -> None:
+        at, owner = self._now(""), self._accounts[account]
+        await self._store.call(
+            lambda database: refunds.settle_refund(database, owner, payment_number, refund_number, state, "", at)
+        )
+
+    def _decide(self, message: Notification, at: float) -> tuple[int, str, float | None]:
+        """What becomes of a new message: its row id, its state, and when it is due."""
+        faults = self._plan.arrive(message.account, "notify", message.number)
+        waiting = self._swapped.pop(message.account, [])
+        if waiting:
+            self._followers[message.id] = waiting
+        if "lose" in faults:
+            return message.id, "LOST", None
+        self._planned[message.id] = faults
+        if "swap" in faults:
+            self._swapped[message.account].append(message.id)
+            return message.id, "HELD", None
+        if "hold" in faults:
+            return message.id, "HELD", None
+        delay = faults.get("delay")
+        return message.id, "DUE", at + (delay.seconds() if delay else 0.0)
+
+    async def _deliver(self, message: Notification) -> None:
+        faults = self._planned.pop(message.id, Disturbance([]))
+        results = await self._attempt(message, faults)
+        delivered = any(is_acknowledged(result) for result in results) and "acknowledgement_lost" not in faults
+        at, followers = self._now(""), self._followers.pop(message.id, [])
+        text = ", ".join(results)
+
+        def record(database: sqlite3.Connection) -> None:
+            outbox.record_attempt(database, message.id, text, delivered=delivered, at=at, speed=self._speed)
+            outbox.make_due(database, followers, at)
+
+        await self._store.call(record)
+        await self._tell_progress()
+
+    async def _attempt(self, message: Notification, faults: Disturbance) -> list[str]:
+        style = Style()
+        if fault := faults.get("stale"):
+            style = Style(signed_ago_seconds=fault.seconds(3_600))
+        if fault := faults.get("altered"):
+            style = Style(altered={name: value for name, value in fault.arguments.items() if name != "name"})
+        if fault := faults.get("forge"):
+            await self.send(message, Style(forgery=str(fault.arguments.get("kind", "bad_signature"))))
+        repeat = faults.get("repeat")
+        copies = max(1, int(repeat.arguments.get("copies", 2))) if repeat else 1
+        return list(await asyncio.gather(*(self.send(message, style) for _ in range(copies))))
+
+    async def send(self, message: Notification, style: Style) -> str:
+        """Send one copy now and return what came back, such as "200 success" or "connect_refused"."""
+        account = self._accounts.get(message.account)
+        if account is None:
+            return "account_unknown"
+        at = self._now(message.account) - style.signed_ago_seconds
+        headers, body = self._render(account, message, at, style)
+        limits = (2.0, DELIVERY_SECONDS, DELIVERY_SECONDS, 65_536)
+        reply = await self._driver.send(HttpRequest("POST", message.url, headers, body, *limits))
+        if not isinstance(reply, HttpResponse):
+            return reply.reason
+        return f"{reply.status} {reply.body[:40].decode('ascii', 'replace')}"
+
+    async def deliver_now(
+        self, messages: Sequence[Notification], style: Style, copies: int = 1, *, at_once: bool = False
+    ) -> list[str]:
+        """Send these outside their schedule, in order or all at once, and return every answer."""
+        wanted = [message for message in messages for _ in range(copies)]
+        if at_once:
+            results = list(await asyncio.gather(*(self.send(message, style) for message in wanted)))
+        else:
+            results = [await self.send(message, style) for message in wanted]
+        if not style.forgery:
+            accepted = {m.id for m, result in zip(wanted, results, strict=True) if is_acknowledged(result)}
+            await self._store.call(lambda database: outbox.mark_delivered(database, accepted))
+        await self._tell_progress()
+        return results
+
+    async def wait_until_sent(self, account: str, number: str, seconds: float) -> bool:
+        """Wait until nothing of this number is being sent or due now; False when the time is up."""
+
+        def is_settled(messages: list[Notification]) -> bool:
+            at = self._now("")
+            return not any(
+                m.state in {"NEW", "SENDING"} or (m.state == "DUE" and (m.due_at or 0.0) <= at) for m in messages
+            )
+
+        return await self.wait_for(account, number, is_settled, seconds)
+
+    async def wait_for(
+        self, account: str, number: str, done: Callable[[list[Notification]], bool], seconds: float
+    ) -> bool:
+        """Wait until the messages of a number satisfy `done`; False when the time is up."""
+        try:
+            async with asyncio.timeout(seconds), self._progress:
+                while not done(await self._store.call(lambda database: outbox.find(database, account, number))):
+                    await self._progress.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _tell_progress(self) -> None:
+        async with self._progress:
+            self._progress.notify_all()
+
+
+def is_acknowledged(result: str) -> bool:
+    """True for status 200 with exactly the word that ends the repeats."""
+    return result == f"200 {ACKNOWLEDGEMENT.decode()}"
+
+
+def _plan_and_claim(
+    database: sqlite3.Connection, decisions: list[tuple[int, str, float | None]], at: float, free: int
+) -> tuple[list[Notification], float | None]:
+    outbox.plan(database, decisions)
+    claimed = outbox.claim_due(database, at, free)
+    return claimed, outbox.next_due_at(database)
