@@ -62,12 +62,14 @@ class Project:
         if django_payments:
             shutil.rmtree(folder / "payments")
         self.sandbox_port = free_port()
+        self.bank = folder.with_name("bank")
         self.environment = {
             "PATH": os.environ["PATH"],
             "SECRET_KEY": secrets.token_urlsafe(40),
             "SHOP_DATABASE": json.dumps(environment.parse_database_url(database_url)),
             "SHOP_SANDBOX_SECRET": secrets.token_urlsafe(40),
             "SHOP_SANDBOX_URL": f"http://127.0.0.1:{self.sandbox_port}",
+            "SHOP_SANDBOX_FOLDER": str(self.bank),
             "SHOP_DJANGO_PAYMENTS": "1" if django_payments else "",
         }
 
@@ -123,23 +125,16 @@ def test_shop_with_apps_of_the_same_names_has_no_clash(project: Project) -> None
 
 
 def test_shop_pays_an_order(project: Project, tmp_path: Path) -> None:
-    command = [
-        project.python,
-        "manage.py",
-        "payonce_sandbox",
-        "--port",
-        project.sandbox_port,
-        "--data",
-        tmp_path / "bank",
-    ]
-    with (tmp_path / "bank.log").open("wb") as log:
+    command = ["manage.py", "payonce_sandbox", "--port", str(project.sandbox_port), "--data", str(project.bank)]
+    log_path = tmp_path / "bank.log"
+    with log_path.open("wb") as log:
         bank = subprocess.Popen(
-            [str(part) for part in command], cwd=project.folder, env=project.environment, stdout=log, stderr=log
+            [str(project.python), *command], cwd=project.folder, env=project.environment, stdout=log, stderr=log
         )
     try:
         url = project.environment["SHOP_SANDBOX_URL"]
         assert wait_until(lambda: answers_http(url, any_status=True) or bank.poll() is not None, 30)
-        assert bank.poll() is None, (tmp_path / "bank.log").read_text()
+        assert bank.poll() is None, log_path.read_text()
         assert "paid once" in project.manage("buy_a_book")
     finally:
         bank.terminate()
