@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from payonce.channels.messages import (
     CloseAnswer,
+    CloseProof,
     CloseState,
     Known,
     Outcome,
@@ -22,8 +23,8 @@ from payonce.orders.conf import get_settings
 from payonce.orders.errors import AmendRefused
 from payonce.orders.events import Journal
 from payonce.orders.models import Order
-from payonce.payments import cache, enqueue
-from payonce.payments.call import call
+from payonce.payments import cache, clock, enqueue
+from payonce.payments.call import call, capabilities_of
 from payonce.payments.locks import Work, in_callers_transaction, under_lock
 from payonce.payments.models import Stream
 from payonce.payments.refs import payment_ref
@@ -94,9 +95,11 @@ def _close_once(number: str, by: str, reason: str) -> Closed:
     done = _state_after(number, by)
     if done is not None:
         return done
+    at = clock.about_now()
     outcome = call(stream.account, lambda channel: channel.close(ref))
     needs_query = _record_close(number, stream.account, outcome, at, by)
     if needs_query:
+        at = clock.about_now()
         second = call(stream.account, lambda channel: channel.query(ref))
         record_query(number, stream.account, second, Confirmation.CLOSE, at, by)
     is_closable = not (isinstance(outcome, Known) and outcome.value.state is CloseState.NOT_CLOSABLE)
@@ -131,13 +134,13 @@ def _record_close(number: str, account: str, outcome: Outcome[CloseAnswer], aske
             return True
         answer = outcome.value
         if answer.payment is not None and answer.payment.state is not PaymentState.UNCLEAR:
-            apply_evidence(work, stream, Evidence(account, answer.payment, Confirmation.CLOSE, asked_at))
+            apply_evidence(work, stream, Evidence(account, answer.payment, Confirmation.CLOSE, asked_at, "answer"))
         elif answer.state is CloseState.CLOSED_PROVED:
             view = PaymentView(number=stream.channel_number, state=PaymentState.CLOSED)
-            apply_evidence(work, stream, Evidence(account, view, Confirmation.CLOSE, asked_at))
+            apply_evidence(work, stream, Evidence(account, view, Confirmation.CLOSE, asked_at, "answer"))
         elif answer.state is CloseState.IN_PROGRESS:
             view = PaymentView(number=stream.channel_number, state=PaymentState.IN_PROGRESS)
-            apply_evidence(work, stream, Evidence(account, view, Confirmation.CLOSE, work.at))
+            apply_evidence(work, stream, Evidence(account, view, Confirmation.CLOSE, asked_at))
         return stream.state == StreamState.CLOSING
 
     return under_lock(by, decide, stream=number)
@@ -150,8 +153,7 @@ def _state_after(number: str, by: str, lease: str = "") -> Closed | None:
         stream = work.stream(number)
         if lease and stream.call_lease == lease:
             arrows.lease_call(stream, "", work.at)
-            if stream.state == StreamState.CLOSING and stream.handed_out_at is None and not stream.is_answer_unknown:
-                stream.next_check_at = work.at
+            if stream.state == StreamState.CLOSING and _is_in_our_hands(stream):
                 arrows.prove_closed(work, stream, "restraint")
             plan_check(work, stream)
             _void(work)
@@ -160,6 +162,18 @@ def _state_after(number: str, by: str, lease: str = "") -> Closed | None:
         return _RESULT_OF_STATE.get(StreamState(stream.state), Closed.NOT_NEEDED)
 
     return under_lock(by, decide, stream=number)
+
+
+def _is_in_our_hands(stream: Stream) -> bool:
+    """Can nobody be paying it unless we let them? It was never handed out, or its capture is ours and was never asked.
+
+    It stays watched all the same.
+    """
+    capabilities = capabilities_of(stream)
+    is_withheld = capabilities is not None and capabilities.close_proof is CloseProof.RESTRAINT
+    if is_withheld and not stream.capture_key:
+        return True
+    return stream.handed_out_at is None and not stream.is_answer_unknown
 
 
 def watch_before_amend(order: Order, journal: Journal) -> None:

@@ -150,7 +150,9 @@ class Work:
             flight.fly(written, self.using)
 
     def _updates(self) -> list[Statement]:
-        rows = [self.order, *self.streams, *(self._refunds or ()), *(self._cases or ())]
+        # A stream that closes is written before one that opens: the index lets only one be open at any moment.
+        streams = sorted(self.streams, key=lambda stream: stream.state in OPEN_STREAM_STATES)
+        rows = [self.order, *streams, *(self._refunds or ()), *(self._cases or ())]
         found = [flight.update(row) for row in rows if row.pk is not None]
         return [statement for statement in found if statement is not None]
 

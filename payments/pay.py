@@ -176,16 +176,27 @@ def _decide(
         if answer is not None:
             return answer
     closing = [row for row in work.streams if row.state == StreamState.CLOSING]
-    for row in closing if capabilities.not_found_before_buyer_acts else ():
-        is_wanted = _is_same(row, request, work.order) and _is_usable(row, work.at)
-        if is_wanted and arrows.take_back(work, row) is StreamMove.MOVED:
-            return _hand_out(work, row, request)
-    untried = tuple(row.number for row in closing if row.number not in tried)
+    wanted = _find_wanted(work, closing, request, capabilities)
+    others = [row for row in closing if row is not wanted]
+    untried = tuple(row.number for row in others if row.number not in tried)
     if untried:
         _void_after(work)
         return _Close(untried)
-    refused = _pass_unproven(work, closing, request)
-    return refused if refused is not None else _insert(work, request, capabilities)
+    refused = _pass_unproven(work, others, request)
+    if refused is not None:
+        return refused
+    if wanted is not None and arrows.take_back(work, wanted) is StreamMove.MOVED:
+        return _hand_out(work, wanted, request)
+    return _insert(work, request, capabilities)
+
+
+def _find_wanted(
+    work: Work, closing: list[Stream], request: PayRequest, capabilities: Capabilities
+) -> Stream | None:
+    """A stream that cannot be closed before the buyer acts and is just what the buyer chose again."""
+    if not capabilities.not_found_before_buyer_acts:
+        return None
+    return next((row for row in closing if _is_same(row, request, work.order) and _is_usable(row, work.at)), None)
 
 
 def _refuse_order(work: Work, request: PayRequest, capabilities: Capabilities) -> PayResult | None:

@@ -45,6 +45,7 @@ def apply_view(work: Work, refund: Refund, view: RefundView, *, may_repeat: bool
     refund.last_answer, refund.last_answer_at = view.state.value, work.at
     if view.state is Answer.DONE and _is_mismatched(refund, view):
         _contradict(work, refund, f"the channel reports {view.amount_minor} {view.currency} for it")
+        _not_answered(work, refund, "another amount or currency")
         return
     if view.state is Answer.DONE:
         _done(work, refund, view)

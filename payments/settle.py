@@ -35,12 +35,17 @@ log = logging.getLogger("payonce.settle")
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """A verified statement of a channel account about a stream. `asked_at` is when a query was sent (database time), or None."""
+    """A verified statement of a channel account about a stream.
+
+    `asked_at` is when a query was sent (database time), or None for what came unasked. `proof` is what a CLOSED in it proves
+    closing by: query or answer.
+    """
 
     account: str
     view: PaymentView
     way: Confirmation
     asked_at: datetime | None = None
+    proof: str = "query"
 
 
 class Settled(StrEnum):
@@ -221,7 +226,7 @@ def _judge_facts(work: Work, stream: Stream) -> None:
 def _closed(work: Work, stream: Stream, evidence: Evidence) -> Settled:
     if stream.state == StreamState.SUCCEEDED:
         return _contradict(work, stream, evidence, "says closed and never paid")
-    moved = arrows.prove_closed(work, stream, "answer" if evidence.way == Confirmation.CLOSE else "query")
+    moved = arrows.prove_closed(work, stream, evidence.proof)
     return Settled.CLOSED if moved == arrows.StreamMove.MOVED else Settled.REPEAT
 
 
