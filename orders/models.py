@@ -65,6 +65,7 @@ class Order(models.Model):
             ),
             models.Index(fields=["-created_at"], name="payonce_order_created"),
             models.Index(fields=["state", "-created_at"], name="payonce_order_by_state"),
+            models.Index(fields=["reference"], name="payonce_order_ref_search"),
             models.Index(
                 fields=["buyer_key", "basket_key", "created_at"],
                 name="payonce_order_basket",

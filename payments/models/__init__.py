@@ -1,5 +1,14 @@
 """Rows of the payments app."""
 
+from payonce.payments.models.console import (
+    NeedsDecision,
+    Overview,
+    RefundsToApprove,
+    ShopNotTold,
+    StuckRefunds,
+    SurplusMoney,
+    UnmatchedMoney,
+)
 from payonce.payments.models.records import (
     ApiClient,
     ChannelState,
@@ -16,8 +25,15 @@ __all__ = [
     "ChannelState",
     "Discrepancy",
     "IdempotencyRecord",
+    "NeedsDecision",
     "Notification",
+    "Overview",
     "Refund",
+    "RefundsToApprove",
     "ShopMessage",
+    "ShopNotTold",
     "Stream",
+    "StuckRefunds",
+    "SurplusMoney",
+    "UnmatchedMoney",
 ]

@@ -97,7 +97,10 @@ class Discrepancy(models.Model):
                 condition=~Q(state=DiscrepancyState.RESOLVED) | ~Q(decision=""), name="payonce_case_decided"
             ),
         ]
-        indexes = [models.Index(fields=["state", "kind", "opened_at"], name="payonce_case_queue")]
+        indexes = [
+            models.Index(fields=["state", "kind", "opened_at"], name="payonce_case_queue"),
+            models.Index(fields=["-opened_at"], name="payonce_case_opened"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.get_kind_display()} {self.subject}"

@@ -1,0 +1,40 @@
+"""Create the ready groups of the console: Viewer, Support, Finance, Approver and Admin."""
+
+from typing import Any
+
+from django.contrib.auth.models import Group, Permission
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db.models import Q
+
+from payonce.payments.permissions import GROUPS, VIEWED_MODELS, view_permission
+
+
+class Command(BaseCommand):
+    """Safe to run again: it adds what is missing to its own groups, and takes nothing away."""
+
+    help = "Create the console's groups (Viewer, Support, Finance, Approver, Admin) with their permissions."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Let a shop that has such groups choose another name."""
+        parser.add_argument("--prefix", default="payonce ", help='put before each name (default "payonce ")')
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Create each group and add its permissions."""
+        seen = _find([view_permission(label) for label in VIEWED_MODELS])
+        for name, extra in GROUPS.items():
+            group, is_new = Group.objects.get_or_create(name=options["prefix"] + name)
+            group.permissions.add(*seen, *_find([permission.value for permission in extra]))
+            self.stdout.write(
+                f"{group.name}: {'created' if is_new else 'kept'}, {group.permissions.count()} permissions"
+            )
+
+
+def _find(names: list[str]) -> list[Permission]:
+    wanted = Q(pk__in=[])
+    for name in names:
+        app_label, _, codename = name.partition(".")
+        wanted |= Q(content_type__app_label=app_label, codename=codename)
+    found = list(Permission.objects.filter(wanted))
+    if len(found) != len(names):
+        raise CommandError("Some permissions do not exist yet: run `manage.py migrate` first.")
+    return found
