@@ -8,6 +8,7 @@
 """
 
 import contextlib
+import hashlib
 import os
 import shutil
 import signal
@@ -317,8 +318,10 @@ class Supervisor:
         self.state = self.run / "site"
         self.logs = STATE_FOLDER / "logs" / "fresh"
         shutil.rmtree(self.logs, ignore_errors=True)
-        name = f"payonce_fresh_{self.run.name}"
+        name = fresh_database_prefix(self.run.parent) + self.run.name
         server_url = self.database_url
+        if not os.environ.get("DATABASE_URL"):
+            _drop_left_databases(server_url, self.run.parent)
         _execute(server_url, f"CREATE DATABASE {name}")
         self._resources.callback(_execute, server_url, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
         self.database_url = with_database(server_url, name)
@@ -335,6 +338,23 @@ class Supervisor:
         client.flushdb()
         self._resources.callback(client.close)
         self._resources.callback(client.flushdb)
+
+
+def fresh_database_prefix(runs: Path) -> str:
+    """Return how the names of fresh databases begin: each folder of runs has its own, so nobody drops another's."""
+    return f"payonce_fresh_{hashlib.sha256(str(runs).encode()).hexdigest()[:6]}_"
+
+
+def _drop_left_databases(url: str, runs: Path) -> None:
+    """Drop the databases of killed supervisors: those whose run folder is gone."""
+    import psycopg
+
+    prefix = fresh_database_prefix(runs)
+    with psycopg.connect(url, autocommit=True, connect_timeout=10) as connection:
+        rows = connection.execute("SELECT datname FROM pg_database WHERE starts_with(datname, %s)", [prefix]).fetchall()
+    for (name,) in rows:
+        if not (runs / name.removeprefix(prefix)).exists():
+            _execute(url, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 
 def _execute(url: str, statement: str) -> None:

@@ -1,5 +1,6 @@
 """The supervisor with real child processes: ready, killed, started again, given up, and ended by their own ids."""
 
+import secrets
 import signal
 import subprocess
 import sys
@@ -113,6 +114,9 @@ def test_fresh_site_has_its_own_database_that_goes_with_it(
     import psycopg
 
     monkeypatch.setattr(supervisor, "STATE_FOLDER", tmp_path)
+    left_by_a_killed_one = supervisor.fresh_database_prefix(tmp_path / "run") + secrets.token_hex(4)
+    with psycopg.connect(embedded_servers.database_url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {left_by_a_killed_one}".encode())
     with Site(profile="test", port=free_port(), only=[], fresh=True) as running:
         assert running.database_url != embedded_servers.database_url
         with psycopg.connect(running.database_url) as connection:
@@ -120,7 +124,8 @@ def test_fresh_site_has_its_own_database_that_goes_with_it(
         assert row is not None
         name = row[0]
     with psycopg.connect(embedded_servers.database_url) as connection:
-        assert connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone() is None
+        known = {row[0] for row in connection.execute("SELECT datname FROM pg_database").fetchall()}
+    assert not known & {name, left_by_a_killed_one}
 
 
 def test_processes_of_a_killed_supervisor_are_swept(tmp_path: Path) -> None:
