@@ -15,6 +15,8 @@ def redact_json(body: bytes, names: Collection[str], characters_max: int = RAW_C
         text = json.dumps(_redact(value, frozenset(names)), ensure_ascii=False, separators=(",", ":"), sort_keys=True)
     except (ValueError, RecursionError):
         return f"[{len(body)} bytes that are no JSON]"
+    # A lone surrogate can be written in JSON and can be stored nowhere.
+    text = text.encode("utf-8", "replace").decode()
     return text if len(text) <= characters_max else text[:characters_max] + "…"
 
 
