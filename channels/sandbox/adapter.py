@@ -151,7 +151,7 @@ class SandboxChannel(Channel):
 
     def query_refund(self, ref: RefundRef) -> Conversation[Outcome[RefundView]]:
         """Ask what happened to a refund number."""
-        path = f"{_payment_path(ref.payment)}/refunds/{quote(ref.refund_number, safe='')}"
+        path = _payment_path(ref.payment) + "/refunds/" + quote(ref.refund_number, safe="", errors="replace")
         answer = yield from self._ask("GET", path)
         if isinstance(answer, _Answer) and answer.code == Code.NOT_FOUND:
             return Known(RefundView(ref.refund_number, RefundState.NOT_FOUND), answer.raw)
@@ -234,7 +234,7 @@ class SandboxChannel(Channel):
 
 
 def _payment_path(ref: PaymentRef) -> str:
-    return f"/v1/payments/{quote(ref.number, safe='')}"
+    return "/v1/payments/" + quote(ref.number, safe="", errors="replace")
 
 
 def _unsigned_refusal(reply: HttpResponse, raw: str) -> Refused | None:

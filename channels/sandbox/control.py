@@ -173,13 +173,14 @@ class SandboxControl:
     def release(
         self, number: str = "", *, account: str = "", newest_first: bool = False, at_once: bool = False
     ) -> list[str]:
-        """Stop holding, deliver what was held, and return each answer. Those not accepted go on by the retry table."""
+        """Deliver what is held and return each answer. Those not accepted go on by the retry table.
+
+        Holding stops where it was asked for with the same `number` (and `account`, where given); with neither, it
+        stops altogether.
+        """
         for fault in self.faults():
-            if (
-                fault["do"] == "hold"
-                and fault["number"] in {number or "*", "*"}
-                and fault["account"] in {account or "*", "*"}
-            ):
+            named = fault["number"] == (number or fault["number"]) and account in {"", fault["account"]}
+            if fault["do"] == "hold" and named:
                 self.remove_fault(fault["id"])
         order = "newest" if newest_first else "oldest"
         return list(
@@ -222,8 +223,21 @@ class SandboxControl:
 
     def wait_delivered(self, number: str, count: int = 1, *, account: str = "", seconds: float = _WAIT_SECONDS) -> bool:
         """Wait until so many of a number's notifications were acknowledged; False when the time is up."""
-        fields = {"number": number, "account": account, "delivered": count, "seconds": seconds}
-        return bool(self.call("POST", "notify/wait", **fields)["reached"])
+        return self.wait_notifications(number, "DELIVERED", count, account=account, seconds=seconds)
+
+    def wait_notifications(
+        self,
+        number: str,
+        state: str,
+        count: int = 1,
+        *,
+        account: str = "",
+        attempts: int = 0,
+        seconds: float = _WAIT_SECONDS,
+    ) -> bool:
+        """Wait until so many of a number's notifications are HELD, DUE, DELIVERED, LOST or EXHAUSTED, after `attempts`."""
+        fields = {"number": number, "state": state, "count": count, "account": account, "attempts": attempts}
+        return bool(self.call("POST", "notify/wait", **fields, seconds=seconds)["reached"])
 
     def notifications(self, number: str = "", *, account: str = "") -> list[dict[str, Any]]:
         """Every notification with its state, attempts and last answer."""

@@ -254,10 +254,12 @@ class ControlApi:
 
     async def _notify_wait(self, fields: Fields) -> Fields:
         account, number = await self._account(fields)
-        wanted = wire.amount(fields, "delivered", default=1)
+        state = wire.text(fields, "state", default="DELIVERED")
+        count = wire.amount(fields, "count", default=1)
+        attempts = wire.amount(fields, "attempts", default=0)
 
         def done(messages: list[Notification]) -> bool:
-            return sum(message.state == "DELIVERED" for message in messages) >= wanted
+            return sum(m.state == state and m.attempts >= attempts for m in messages) >= count
 
         seconds = _seconds(fields)
         return {"reached": await self._bank.sender.wait_for(account.name, number, done, seconds)}
@@ -293,6 +295,7 @@ class ControlApi:
             if name not in bank.accounts:
                 raise RefusedError(f"no account {name!r}; there are: {', '.join(bank.accounts)}")
             bank.skew_seconds[name] = _number(fields, "skew_seconds")
+        await bank.sender.settle_due_refunds()
         bank.sender.wake()
         return {"time": wire.format_seconds(bank.now())}
 

@@ -88,13 +88,8 @@ class Sender:
         while True:
             self._awake.clear()
             at = self._now("")
-            new, due_refunds = await self._store.call(
-                lambda database, at=at: (outbox.new_notifications(database), refunds.due_refunds(database, at))  # type: ignore[misc]
-            )
-            for due in due_refunds:
-                await self._settle_refund(*due)
-            if due_refunds:
-                continue
+            await self.settle_due_refunds()
+            new = await self._store.call(outbox.new_notifications)
             decisions = [self._decide(message, at) for message in new]
             free = DELIVERIES_MAX - len(self._deliveries)
             claimed, next_due_at = await self._store.call(
@@ -119,11 +114,16 @@ class Sender:
             async with asyncio.timeout(None if seconds is None else max(0.0, seconds)):
                 await self._awake.wait()
 
-    async def _settle_refund(self, account: str, payment_number: str, refund_number: str, state: str) -> None:
-        at, owner = self._now(""), self._accounts[account]
-        await self._store.call(
-            lambda database: refunds.settle_refund(database, owner, payment_number, refund_number, state, "", at)
-        )
+    async def settle_due_refunds(self) -> None:
+        """Bring every refund whose time has come to its state."""
+        at = self._now("")
+
+        def settle(database: sqlite3.Connection) -> None:
+            for account, payment_number, refund_number, state in refunds.due_refunds(database, at):
+                owner = self._accounts[account]
+                refunds.settle_refund(database, owner, payment_number, refund_number, state, "", at)
+
+        await self._store.call(settle)
 
     def _decide(self, message: Notification, at: float) -> tuple[int, str, float | None]:
         """What becomes of a new message: its row id, its state, and when it is due."""

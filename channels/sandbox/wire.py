@@ -27,7 +27,7 @@ def read_object(body: bytes) -> dict[str, Any]:
 
 def write_object(value: dict[str, Any]) -> bytes:
     """The bytes of a JSON object, the same for the same content."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode("utf-8", "replace")
 
 
 def text(record: dict[str, Any], name: str, *, default: str | None = None, characters_max: int = 2_000) -> str:
