@@ -138,6 +138,11 @@ def _try(command: Callable[[Any], Any], otherwise: Any = None) -> Any:
         return otherwise
 
 
+def is_answering() -> bool:
+    """Does Redis answer?"""
+    return bool(_try(lambda client: client.ping()))
+
+
 def reset() -> None:
     """Forget that Redis failed, and its connections (after a fork, or in tests)."""
     global _paused_until

@@ -80,11 +80,13 @@ def seen_token(stream: Stream) -> str:
 
 
 def request_refund(
-    stream_number: str, amount_minor: int, *, reason: str, by: str, note: str = "", seen: str = ""
-) -> RefundRequested:
+    stream_number: str, amount_minor: int, *, reason: str, by: str, note: str = "", seen: str = "",
+    bind: Callable[[Work, str], str] | None = None,
+) -> RefundRequested:  # fmt: skip
     """Reserve a refund of `amount_minor` (minor units) of a stream, by the user or shop named in `by`.
 
-    `seen` is the token from the page that the person acted on; a stale one is refused. Sends nothing itself: a worker does,
+    `seen` is the token from the page that the person acted on; a stale one is refused. `bind(work, "")` names the refund that
+    this request made before, `bind(work, number)` binds it in the same commit. Sends nothing itself: a worker does,
     after a second person approved it where the policy asks for that. Raises OrderNotFound for an unknown stream.
     """
     if isinstance(amount_minor, bool) or not isinstance(amount_minor, int):
@@ -94,6 +96,8 @@ def request_refund(
 
     def decide(work: Work) -> RefundRequested:
         stream = work.stream(stream_number)
+        if bind is not None and (made := bind(work, "")):
+            return RefundRequested(RefundCode.REQUESTED, made, work.refund(made).state, stream.refundable_minor)
         refused = _refuse(work, stream, amount_minor, seen)
         if refused is not None:
             return RefundRequested(refused, refundable_minor=stream.refundable_minor)
@@ -110,6 +114,8 @@ def request_refund(
             return RefundRequested(RefundCode.IN_PROGRESS, refundable_minor=stream.refundable_minor)
         if move is RefundMove.TOO_MUCH:
             return RefundRequested(RefundCode.TOO_MUCH, refundable_minor=stream.refundable_minor)
+        if bind is not None:
+            bind(work, refund.number)
         follow_up(work)
         code = RefundCode.AWAITING_APPROVAL if waits else RefundCode.REQUESTED
         return RefundRequested(code, refund.number, refund.state, stream.refundable_minor)
