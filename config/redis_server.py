@@ -11,7 +11,7 @@ from urllib.parse import quote
 from config.processes import ProcessError, end_process, is_ours, log_tail, run_as, wait_until
 
 START_SECONDS = 20
-DATABASES = 64  # one for each parallel test worker, with room
+DATABASES = 256
 
 
 @cache

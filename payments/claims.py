@@ -4,7 +4,7 @@ The claim is the row's own `next_check_at`, moved on by a lease: a killed worker
 account whose breaker is open is left alone; one that is being tried again gets a single row.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import NamedTuple
 
@@ -31,7 +31,9 @@ WHERE id IN (
 HEALTH = """
 INSERT INTO payonce_channel_state AS health
     (name, failure_count, open_until, last_success_at, last_failure_at, last_failure, foreign_count)
-SELECT t.name, t.failures, NULL, CASE WHEN t.successes > 0 THEN payonce_now() END,
+SELECT t.name, CASE WHEN t.successes > 0 THEN 0 ELSE t.failures END,
+    CASE WHEN t.successes = 0 AND t.failures >= %s THEN payonce_now() + %s * interval '1 second' END,
+    CASE WHEN t.successes > 0 THEN payonce_now() END,
     CASE WHEN t.failures > 0 THEN payonce_now() END, t.reason, 0
 FROM unnest(%s::text[], %s::int[], %s::int[], %s::text[]) AS t(name, successes, failures, reason)
 ON CONFLICT (name) DO UPDATE SET
@@ -42,7 +44,7 @@ ON CONFLICT (name) DO UPDATE SET
         ELSE health.open_until END,
     last_success_at = COALESCE(excluded.last_success_at, health.last_success_at),
     last_failure_at = COALESCE(excluded.last_failure_at, health.last_failure_at),
-    last_failure = CASE WHEN excluded.failure_count > 0 THEN excluded.last_failure ELSE health.last_failure END
+    last_failure = CASE WHEN excluded.last_failure_at IS NOT NULL THEN excluded.last_failure ELSE health.last_failure END
 """
 
 
@@ -67,22 +69,20 @@ def claim_streams(*, closing: bool, per_account: int) -> list[Claimed]:
 
 
 def health_statement(
-    successes: Mapping[str, int], failures: Mapping[str, int], reasons: Mapping[str, str]
+    successes: Mapping[str, int],
+    failures: Mapping[str, int],
+    reasons: Mapping[str, str],
+    failures_max: int = schedule.BREAKER_FAILURES,
 ) -> Statement:
-    """Count answers and failures per account; enough failures in a row open its breaker, one answer closes it."""
+    """Count answers and failures per name; enough failures in a row open its breaker, one answer closes it."""
     names = sorted({*successes, *failures})
-    return Statement(
-        HEALTH,
-        [
-            names, [successes.get(name, 0) for name in names], [failures.get(name, 0) for name in names],
-            [reasons.get(name, "")[:200] for name in names], schedule.BREAKER_FAILURES, schedule.BREAKER_SECONDS[-1],
-        ],
-    )  # fmt: skip
+    limits = [failures_max, schedule.BREAKER_SECONDS]
+    counts = [[successes.get(name, 0) for name in names], [failures.get(name, 0) for name in names]]
+    return Statement(HEALTH, [*limits, names, *counts, [reasons.get(name, "")[:200] for name in names], *limits])
 
 
-def record_health(successes: Iterable[str], failures: Mapping[str, str]) -> None:
-    """Record who answered and who did not (with the reason)."""
-    good = dict.fromkeys(successes, 1)
-    if good or failures:
-        statement = health_statement(good, dict.fromkeys(failures, 1), failures)
-        flight.fly([statement], get_settings().DATABASE)
+def record_health(
+    successes: Mapping[str, int], failures: Mapping[str, int], reasons: Mapping[str, str], failures_max: int
+) -> None:
+    """Write what `health_statement` says."""
+    flight.fly([health_statement(successes, failures, reasons, failures_max)], get_settings().DATABASE)

@@ -215,12 +215,7 @@ def in_callers_transaction(order: Order, journal: Journal) -> Work:
 def _once(
     by: str, decide: Callable[[Work], T], extra: tuple[Statement, ...], key: dict[str, Any], ran_hooks: list[str] | None
 ) -> tuple[Work, T]:
-    using = get_settings().DATABASE
-    if connections[using].in_atomic_block and not _is_test_transaction(using):
-        raise InsideTransaction(
-            "This step was called inside a transaction. Call it after the commit (transaction.on_commit), or mark the"
-            " view non_atomic_requests: a channel may only be called about committed rows."
-        )
+    using = require_no_transaction()
     with transaction.atomic(using=using, durable=True):
         work = open_work(by, extra, key, using)
         answer = decide(work)
@@ -243,6 +238,17 @@ def _run_hook(hook: Callable[[Any], None], work: Work) -> None:
         log.exception(
             "the shop's order_paid_in_transaction failed for order %s; its own work was undone", work.order.number
         )
+
+
+def require_no_transaction() -> str:
+    """The alias of the database that steps use. Raises InsideTransaction when a transaction is open on it."""
+    using = get_settings().DATABASE
+    if connections[using].in_atomic_block and not _is_test_transaction(using):
+        raise InsideTransaction(
+            "This step was called inside a transaction. Call it after the commit (transaction.on_commit), or mark the"
+            " view non_atomic_requests: a channel may only be called about committed rows."
+        )
+    return using
 
 
 def _is_test_transaction(using: str) -> bool:

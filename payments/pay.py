@@ -27,7 +27,7 @@ from payonce.orders.statuses import OrderState
 from payonce.payments import cache, close, schedule, surplus
 from payonce.payments.call import call
 from payonce.payments.errors import AlreadyOpen, UnknownChannel
-from payonce.payments.locks import Work, under_lock
+from payonce.payments.locks import Work, require_no_transaction, under_lock
 from payonce.payments.models import Stream
 from payonce.payments.refs import notify_url, payment_ref, return_url
 from payonce.payments.statuses import BLOCKING_STREAM_STATES, Confirmation, StreamState
@@ -121,6 +121,7 @@ def pay_order(
 
 def pay(request: PayRequest, by: str = "buyer") -> PayResult:
     """As `pay_order`, for a ready request."""
+    require_no_transaction()
     found = _cached(request)
     if found is not None:
         return found
@@ -190,9 +191,7 @@ def _decide(
     return _insert(work, request, capabilities)
 
 
-def _find_wanted(
-    work: Work, closing: list[Stream], request: PayRequest, capabilities: Capabilities
-) -> Stream | None:
+def _find_wanted(work: Work, closing: list[Stream], request: PayRequest, capabilities: Capabilities) -> Stream | None:
     """A stream that cannot be closed before the buyer acts and is just what the buyer chose again."""
     if not capabilities.not_found_before_buyer_acts:
         return None

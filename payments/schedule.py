@@ -15,7 +15,8 @@ REFUND_GIVE_UP_SECONDS = 3 * 86_400
 MESSAGE_TRY_SECONDS = (15, 60, 300, 1_800, 7_200, 21_600, 43_200, 86_400)
 NOTIFICATION_TRY_SECONDS = (2, 10, 30, 60, 300, 600)
 BREAKER_FAILURES = 5
-BREAKER_SECONDS = (5, 10, 20, 30)
+LISTENER_FAILURES = 3
+BREAKER_SECONDS = 30
 NUDGE_SECONDS_MIN = 3
 CLAIM_SECONDS = 20
 """How long a claimed row is another worker's business; a killed worker's rows come due again after it."""

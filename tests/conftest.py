@@ -12,6 +12,8 @@ from django.db import connections
 from config import embedded
 from config.environment import with_database
 from payonce.channels import registry
+from payonce.channels.sandbox import testing
+from payonce.channels.sandbox.testing import RunningSandbox
 from payonce.payments import cache
 from tests.clock import Clock, movable_clock
 from tests.scripted import ScriptedChannel
@@ -78,3 +80,15 @@ def clock(scripted: type[ScriptedChannel]) -> Iterator[Clock]:
     """The database's clock, which the test may move on."""
     with movable_clock() as moved:
         yield moved
+
+
+@pytest.fixture
+def bank(transactional_db: None, settings: Any, redis_client: redis.Redis) -> Iterator[RunningSandbox]:
+    """The real sandbox over HTTP with two wallets; its notifications are held until the test hands them over."""
+    wallets = {"blue": {"clock_skew_seconds": 1}, "green": {"clock_skew_seconds": 1}}
+    with testing.serve_in_thread(wallets) as running:
+        settings.PAYONCE = {**settings.PAYONCE, "CHANNELS": running.accounts, "GRACE_SECONDS": 0}
+        registry.reset()
+        cache.reset()
+        yield running
+    registry.reset()

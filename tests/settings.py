@@ -13,10 +13,12 @@ os.environ.setdefault(
     "PAYONCE_SANDBOX_SECRETS",
     f'{{"sandbox_a": "{secrets.token_urlsafe(32)}", "sandbox_b": "{secrets.token_urlsafe(32)}"}}',
 )
-# Each parallel worker has a Redis database of its own, as it has a PostgreSQL database of its own.
+# Each test process has databases of its own: parallel workers never meet, and two runs on one checkout hardly ever do.
 worker = re.search(r"\d+$", os.environ.get("PYTEST_XDIST_WORKER", ""))
-os.environ["PAYONCE_REDIS_DATABASE"] = str(int(worker.group()) + 2) if worker else "1"
+run = os.getppid() if worker else os.getpid()
+os.environ["PAYONCE_REDIS_DATABASE"] = str(2 + run % 60 * 4 + (int(worker.group()) % 4 if worker else 0))
 
 from config.settings import *  # noqa: E402, F403
 
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+DATABASES["default"]["TEST"] = {"NAME": f"test_payonce_{os.getpid()}"}  # noqa: F405

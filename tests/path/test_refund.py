@@ -97,9 +97,7 @@ def test_an_automatic_refund_stops_where_money_left_without_us(scripted, facts):
     assert Discrepancy.objects.filter(kind="duplicate", state="OPEN").exists()
 
 
-@pytest.mark.parametrize(
-    "policy", [{"AUTO": False}, {"MAX_MINOR": 999}, {"DAILY_MINOR": 500}, {"DRY_RUN": True}]
-)
+@pytest.mark.parametrize("policy", [{"AUTO": False}, {"MAX_MINOR": 999}, {"DAILY_MINOR": 500}, {"DRY_RUN": True}])
 def test_a_refused_policy_parks_the_refund_for_a_person(scripted, surplus, settings, policy):
     settings.PAYONCE = {**settings.PAYONCE, "REFUND": policy}
     row = Refund.objects.get()
