@@ -10,7 +10,14 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 STATE_FOLDER = CHECKOUT / ".payonce"  # git-ignored: generated secrets, logs, results
-SANDBOX_ACCOUNTS = {"sandbox_a": "Sandbox Wallet A", "sandbox_b": "Sandbox Wallet B"}
+SANDBOX_ACCOUNTS: dict[str, dict[str, Any]] = {
+    "sandbox_a": {"display_name": "Sandbox Wallet A"},  # a stream there can be closed, and the answer proves it
+    "sandbox_b": {  # like Alipay: it knows nothing of a payment, and can close none, before the buyer opens it
+        "display_name": "Sandbox Wallet B",
+        "close_proof": "query",
+        "not_found_before_buyer_acts": True,
+    },
+}
 
 
 def text(name: str, default: str = "") -> str:
@@ -107,7 +114,7 @@ def sandbox_channels() -> dict[str, dict[str, Any]]:
             "base_url": text("PAYONCE_SANDBOX_URL", "http://127.0.0.1:8801"),
             "merchant": account,
             "secret": keys[account],
-            "display_name": label,
+            **options,
         }
-        for account, label in SANDBOX_ACCOUNTS.items()
+        for account, options in SANDBOX_ACCOUNTS.items()
     }
