@@ -15,8 +15,9 @@ from payonce.orders.locks import set_timeouts
 from payonce.payments import clock, flight, schedule
 from payonce.payments.flight import Statement
 from payonce.payments.locks import Work
-from payonce.payments.models import Discrepancy, Notification
-from payonce.payments.statuses import DiscrepancyKind, DiscrepancyState, NotificationState
+from payonce.payments.models import Notification
+from payonce.payments.statuses import DiscrepancyKind, NotificationState
+from payonce.payments.transitions import cases
 
 KEPT_HEADERS = ("content-type", "user-agent", "date", "content-length")
 TRIES_BEFORE_CASE = 6
@@ -198,20 +199,8 @@ def _update(row: Notification) -> Statement:
     )
 
 
-def _case(
-    kind: DiscrepancyKind,
-    account: str,
-    subject: str,
-    summary: str,
-    at: datetime,
-    amount_minor: int = 0,
-    currency: str = "",
-) -> Statement:
-    case = Discrepancy(
-        kind=kind, account=account, subject=subject[:128], state=DiscrepancyState.OPEN, summary=summary[:300], opened_at=at,
-        amount_minor=amount_minor, currency=currency[:3],
-    )  # fmt: skip
-    return flight.insert(case, "ON CONFLICT DO NOTHING")
+def _case(*fields: Any) -> Statement:
+    return flight.insert(cases.new_alone(*fields), "ON CONFLICT DO NOTHING")
 
 
 def number_of(notice: Notice) -> str:

@@ -6,7 +6,6 @@ Cached result, gate, decide under the order's lock, close an older stream, inser
 import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
 
 from payonce.channels import registry
 from payonce.channels.errors import ChannelError
@@ -29,58 +28,24 @@ from payonce.payments.call import call
 from payonce.payments.errors import AlreadyOpen, UnknownChannel
 from payonce.payments.locks import Work, require_no_transaction, under_lock
 from payonce.payments.models import Stream
+from payonce.payments.pay_result import (
+    HAND_OUT_MARGIN,
+    PayCode,
+    PayRequest,
+    PayResult,
+    answer,
+    choice,
+    find_cached,
+    hand_out,
+    keep_paid,
+)
 from payonce.payments.refs import notify_url, payment_ref, return_url
 from payonce.payments.statuses import BLOCKING_STREAM_STATES, Confirmation, StreamState
 from payonce.payments.transitions import streams as arrows
 from payonce.payments.transitions.streams import StreamMove
 
 WAIT_SECONDS = 2.0
-HAND_OUT_MARGIN = timedelta(seconds=5)
 ROUNDS = 5
-
-
-class PayCode(StrEnum):
-    """What a click on Pay came to."""
-
-    PREPAY = "prepay"
-    ALREADY_PAID = "already_paid"
-    IN_PROGRESS = "in_progress"  # another click is being worked on
-    CONFIRMING = "being_confirmed"  # the buyer has acted; the money may be on its way
-    CLOSED = "order_closed"  # closed, expired or refunded: it takes no payment
-    NOT_PROVEN_CLOSED = "older_stream_open"  # an older way to pay cannot be proven closed, and the setting says wait
-    TOO_MANY_UNPROVEN = "too_many_open_streams"
-    DECLINED = "declined"  # the channel refused this payment
-    UNAVAILABLE = "channel_unavailable"  # throttled, misconfigured or not answering; nothing was lost
-
-
-@dataclass(frozen=True, slots=True)
-class PayRequest:
-    """What the buyer chose. `payer` is the channel's id of the payer where the method needs one (openid)."""
-
-    order: str
-    channel: str
-    method: str
-    client_type: str = ""
-    payer: str = ""
-    client_ip: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class PayResult:
-    """The outcome. `prepay_*` are set for PREPAY only; `retry_after_seconds` says when asking again makes sense."""
-
-    code: PayCode
-    order: str
-    stream: str = ""
-    channel: str = ""
-    method: str = ""
-    amount_minor: int = 0
-    currency: str = ""
-    prepay_kind: str = ""
-    prepay_value: str = ""
-    prepay_expires_at: str = ""
-    retry_after_seconds: int = 0
-    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,17 +87,17 @@ def pay_order(
 def pay(request: PayRequest, by: str = "buyer") -> PayResult:
     """As `pay_order`, for a ready request."""
     require_no_transaction()
-    found = _cached(request)
+    found = find_cached(request)
     if found is not None:
         return found
     capabilities = _capabilities(request)
     token = cache.take_turn(request.order)
     if token is None:
-        waited = cache.wait_turn(request.order, WAIT_SECONDS, lambda: _cached(request))
+        waited = cache.wait_turn(request.order, WAIT_SECONDS, lambda: find_cached(request))
         if isinstance(waited, PayResult):
             return waited
         if waited is None:
-            return _answer(PayCode.IN_PROGRESS, request, retry=1)
+            return answer(PayCode.IN_PROGRESS, request, retry=1)
         token = waited
     try:
         return _work_it_out(request, capabilities, by)
@@ -161,7 +126,7 @@ def _work_it_out(request: PayRequest, capabilities: Capabilities, by: str) -> Pa
         result = _register(request, step, by)
         if result is not None:
             return result
-    return _answer(PayCode.IN_PROGRESS, request, retry=2)
+    return answer(PayCode.IN_PROGRESS, request, retry=2)
 
 
 def _decide(
@@ -187,7 +152,7 @@ def _decide(
     if refused is not None:
         return refused
     if wanted is not None and arrows.take_back(work, wanted) is StreamMove.MOVED:
-        return _hand_out(work, wanted, request)
+        return hand_out(work, wanted, request)
     return _insert(work, request, capabilities)
 
 
@@ -202,11 +167,11 @@ def _refuse_order(work: Work, request: PayRequest, capabilities: Capabilities) -
     order = work.order
     if order.state == OrderState.PAID:
         keeper = work.stream(str(order.keeper))
-        _cache_paid(work, keeper, request)
-        return _answer(PayCode.ALREADY_PAID, request, stream=keeper, order=order)
+        keep_paid(work, keeper, request)
+        return answer(PayCode.ALREADY_PAID, request, stream=keeper, order=order)
     is_expired = order.expires_at is not None and order.expires_at <= work.at
     if order.state != OrderState.OPEN or is_expired:
-        return _answer(PayCode.CLOSED, request, detail="expired" if is_expired else order.state.lower())
+        return answer(PayCode.CLOSED, request, detail="expired" if is_expired else order.state.lower())
     if order.currency not in capabilities.currencies:
         raise UnknownChannel("currency_not_supported", f"{request.channel} does not take {order.currency}.")
     if not capabilities.amount_minor_min <= order.amount_minor <= capabilities.amount_minor_max:
@@ -214,7 +179,7 @@ def _refuse_order(work: Work, request: PayRequest, capabilities: Capabilities) -
             "amount_not_supported", f"{request.channel} does not take an amount of {order.amount_minor}."
         )
     if any(row.state in BLOCKING_STREAM_STATES for row in work.streams):
-        return _answer(PayCode.CONFIRMING, request, retry=3)
+        return answer(PayCode.CONFIRMING, request, retry=3)
     return None
 
 
@@ -224,10 +189,10 @@ def _join_open(
     """What an open stream means for this click; None when it was put to closing."""
     is_same = _is_same(stream, request, work.order)
     if stream.state == StreamState.PENDING and is_same and _is_usable(stream, work.at):
-        return _hand_out(work, stream, request)
+        return hand_out(work, stream, request)
     if stream.state == StreamState.CREATED:
         if stream.call_lease_until is not None and stream.call_lease_until > work.at:
-            return _answer(PayCode.IN_PROGRESS, request, retry=2)
+            return answer(PayCode.IN_PROGRESS, request, retry=2)
         may_repeat = stream.replay_safe_until is None or stream.replay_safe_until > work.at
         if is_same and may_repeat and stream.payable_until > work.at + HAND_OUT_MARGIN:
             return _lease(work, stream, is_resumed=True)
@@ -245,9 +210,9 @@ def _pass_unproven(work: Work, closing: list[Stream], request: PayRequest) -> Pa
     ends = min(row.payable_until for row in closing)
     wait = max(1, int((ends - work.at).total_seconds()))
     if switch.UNPROVEN == "wait":
-        return _answer(PayCode.NOT_PROVEN_CLOSED, request, retry=wait)
+        return answer(PayCode.NOT_PROVEN_CLOSED, request, retry=wait)
     if len(closing) >= switch.UNPROVEN_MAX:
-        return _answer(PayCode.TOO_MANY_UNPROVEN, request, retry=wait, detail=ends.isoformat())
+        return answer(PayCode.TOO_MANY_UNPROVEN, request, retry=wait, detail=ends.isoformat())
     for row in closing:
         row.nudged_at = work.at
         arrows.watch(work, row)
@@ -289,7 +254,7 @@ def _lease(work: Work, stream: Stream, *, is_resumed: bool) -> _Call:
 def _register(request: PayRequest, step: _Call, by: str) -> PayResult | None:
     """Call the channel and apply its answer in a second transaction; None means: decide again."""
     if step.is_resumed and not _may_repeat_prepay(step):
-        return _answer(PayCode.UNAVAILABLE, request, retry=3) if _is_still_created(step) else None
+        return answer(PayCode.UNAVAILABLE, request, retry=3) if _is_still_created(step) else None
     stream = step.stream
     message = PrepayRequest(
         number=stream.number, amount_minor=stream.amount_minor, currency=stream.currency, subject=step.subject,
@@ -313,7 +278,7 @@ def _store(
         return None
     if isinstance(outcome, Known) and order.state == OrderState.OPEN and not _is_stale_amount(stream, order):
         arrows.take_prepay(work, stream, outcome.value)
-        return _hand_out(work, stream, request)
+        return hand_out(work, stream, request)
     _void_after(work)
     if isinstance(outcome, Known):
         arrows.start_closing(work, stream, "order moved on")
@@ -321,7 +286,7 @@ def _store(
     if isinstance(outcome, Refused) and outcome.kind in (RefusedKind.DECLINED, RefusedKind.CONFIG):
         arrows.fail(work, stream, outcome.code)
         code = PayCode.DECLINED if outcome.kind is RefusedKind.DECLINED else PayCode.UNAVAILABLE
-        return _answer(code, request, stream=stream, order=order, detail=outcome.code, retry=5)
+        return answer(code, request, stream=stream, order=order, detail=outcome.code, retry=5)
     if isinstance(outcome, Refused) and outcome.kind is RefusedKind.CONFLICT:
         arrows.start_closing(work, stream, "number refused")
         return None
@@ -330,7 +295,7 @@ def _store(
     stream.last_answer_at = work.at
     stream.next_check_at = work.at + schedule.CHECK_AFTER_CREATE
     arrows.lease_call(stream, "", work.at)
-    return _answer(PayCode.UNAVAILABLE, request, stream=stream, order=order, retry=3, detail=stream.last_answer)
+    return answer(PayCode.UNAVAILABLE, request, stream=stream, order=order, retry=3, detail=stream.last_answer)
 
 
 def _may_repeat_prepay(step: _Call) -> bool:
@@ -352,61 +317,6 @@ def _is_still_created(step: _Call) -> bool:
     return under_lock("system:pay", decide, stream=step.stream.number)
 
 
-def _hand_out(work: Work, stream: Stream, request: PayRequest) -> PayResult:
-    result = _answer(PayCode.PREPAY, request, stream=stream, order=work.order)
-    assert stream.prepay_expires_at is not None
-    life = min(stream.prepay_expires_at, stream.payable_until) - work.at - HAND_OUT_MARGIN
-    work.after_commit(lambda: cache.store(_entry(result, request), work.order.version, life))
-    return result
-
-
-def _cache_paid(work: Work, keeper: Stream, request: PayRequest) -> None:
-    result = _answer(PayCode.ALREADY_PAID, request, stream=keeper, order=work.order)
-    work.after_commit(lambda: cache.store(_entry(result, request), work.order.version, timedelta(seconds=30)))
-
-
-def _cached(request: PayRequest) -> PayResult | None:
-    entry = cache.read(request.order)
-    if entry is None:
-        return None
-    if not entry.prepay_kind:
-        code = PayCode.ALREADY_PAID
-    elif (entry.channel, entry.method, entry.client_type, entry.payer) == _choice(request):
-        code = PayCode.PREPAY
-    else:
-        return None
-    return PayResult(
-        code, entry.order, entry.stream, entry.channel, entry.method, entry.amount_minor, entry.currency, entry.prepay_kind,
-        entry.prepay_value, entry.prepay_expires_at,
-    )  # fmt: skip
-
-
-def _entry(result: PayResult, request: PayRequest) -> cache.Entry:
-    return cache.Entry(
-        order=result.order, stream=result.stream, channel=result.channel, method=result.method,
-        client_type=request.client_type, payer=request.payer, amount_minor=result.amount_minor, currency=result.currency,
-        prepay_kind=result.prepay_kind, prepay_value=result.prepay_value, prepay_expires_at=result.prepay_expires_at,
-    )  # fmt: skip
-
-
-def _answer(
-    code: PayCode,
-    request: PayRequest,
-    *,
-    stream: Stream | None = None,
-    order: Order | None = None,
-    retry: int = 0,
-    detail: str = "",
-) -> PayResult:
-    is_prepay = code is PayCode.PREPAY and stream is not None and stream.prepay_expires_at is not None
-    return PayResult(
-        code, request.order, stream.number if stream else "", stream.account if stream else request.channel,
-        stream.method if stream else request.method, order.amount_minor if order else 0, order.currency if order else "",
-        stream.prepay_kind if is_prepay and stream else "", stream.prepay_value if is_prepay and stream else "",
-        stream.prepay_expires_at.isoformat() if is_prepay and stream and stream.prepay_expires_at else "", retry, detail,
-    )  # fmt: skip
-
-
 def _capabilities(request: PayRequest) -> Capabilities:
     try:
         capabilities = registry.channel(request.channel).capabilities
@@ -420,13 +330,9 @@ def _capabilities(request: PayRequest) -> Capabilities:
     return capabilities
 
 
-def _choice(request: PayRequest) -> tuple[str, str, str, str]:
-    return (request.channel, request.method, request.client_type, request.payer)
-
-
 def _is_same(stream: Stream, request: PayRequest, order: Order) -> bool:
     chosen = (stream.account, stream.method, stream.client_type, stream.payer)
-    return chosen == _choice(request) and not _is_stale_amount(stream, order)
+    return chosen == choice(request) and not _is_stale_amount(stream, order)
 
 
 def _is_stale_amount(stream: Stream, order: Order) -> bool:

@@ -94,6 +94,22 @@ def resolve(work: Work, case: Discrepancy, decision: Decision, by: str, note: st
     return _move(work, case, DiscrepancyState.RESOLVED, "case.resolved", decision=decision)
 
 
+def new_alone(
+    kind: DiscrepancyKind,
+    account: str,
+    subject: str,
+    summary: str,
+    at: datetime,
+    amount_minor: int = 0,
+    currency: str = "",
+) -> Discrepancy:
+    """∅ → OPEN for a case that belongs to no order. Not saved yet; the caller inserts it unless one is open already."""
+    return Discrepancy(
+        kind=kind, account=account, subject=subject[:128], state=DiscrepancyState.OPEN, summary=summary[:300], opened_at=at,
+        amount_minor=amount_minor, currency=currency[:3],
+    )  # fmt: skip
+
+
 def resolve_alone(case: Discrepancy, decision: str, by: str, note: str, at: datetime) -> CaseMove:
     """OPEN → RESOLVED for a case that belongs to no order, and so to no history."""
     if case.state == DiscrepancyState.RESOLVED:
