@@ -1,5 +1,7 @@
 """Notifications of the sandbox: signed, repeated by a real channel's table, and lost, late, swapped or forged on demand."""
 
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -279,6 +281,7 @@ def test_s7_owed_messages_survive_the_death_of_the_bank(box: Inbox, tmp_path: Pa
         sandbox.control.fault("notify", "delay", seconds=1)
         number = shop.paid_stream()
         assert shop.control.wait_notifications(number, "DUE")
+        os.kill(sandbox.pid, signal.SIGKILL)
     with serve(accounts, folder=tmp_path) as sandbox:
         shop = Shop(sandbox, "blue", box.url)
         payment = shop.read(box.next()).payment
