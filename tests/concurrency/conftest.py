@@ -1,10 +1,12 @@
 """Fixtures of the races: waiting is bounded by the test, not by the product's own lock time-out."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from payonce.payments import cache
+from tests.concurrency.recording import RecordingShop
 from tests.scripted import ScriptedChannel
 
 
@@ -21,3 +23,12 @@ def no_redis(patient: type[ScriptedChannel], settings: Any) -> type[ScriptedChan
     settings.PAYONCE = {**settings.PAYONCE, "REDIS_URL": ""}
     cache.reset()
     return patient
+
+
+@pytest.fixture
+def recording(patient: type[ScriptedChannel], settings: Any) -> Iterator[type[RecordingShop]]:
+    """A shop that records what it is told."""
+    settings.PAYONCE = {**settings.PAYONCE, "SHOP": "tests.concurrency.recording.RecordingShop"}
+    RecordingShop.forget()
+    yield RecordingShop
+    RecordingShop.forget()
