@@ -38,7 +38,9 @@ UPDATE payonce_stream AS s SET next_check_at = t.next_at, last_answer = t.answer
 FROM unnest(%s::bigint[], %s::text[], %s::timestamptz[], %s::timestamptz[], %s::text[], %s::timestamptz[], %s::bool[])
     AS t(id, state, claimed, next_at, answer, at, unknown)
 WHERE s.id = t.id AND s.state = t.state AND s.next_check_at = t.claimed
+    AND s.id IN (SELECT id FROM payonce_stream WHERE id = ANY(%s::bigint[]) FOR UPDATE SKIP LOCKED)
 """
+"""A row that somebody is settling is passed over: their news is newer, and the claim's lease makes the row due again."""
 
 
 @dataclass
@@ -90,11 +92,14 @@ def poll_stream(number: str, by: str) -> Settled:
 
 
 def nudge(number: str) -> bool:
-    """Someone waits for this stream (a return, a waiting page, a stale message): make it due, at most every 3 s. True if it was."""
+    """Someone waits for this stream (a return, a waiting page, a stale message): make it due, at most every 3 s. True if it was.
+
+    Waits for nobody: a stream that is being worked on at this moment needs no nudge.
+    """
     statement = Statement(
         "UPDATE payonce_stream SET next_check_at = payonce_now(), nudged_at = payonce_now()"
-        " WHERE number = %s AND next_check_at > payonce_now()"
-        " AND (nudged_at IS NULL OR nudged_at < payonce_now() - %s * interval '1 second') RETURNING id",
+        " WHERE id = (SELECT id FROM payonce_stream WHERE number = %s AND next_check_at > payonce_now()"
+        " AND (nudged_at IS NULL OR nudged_at < payonce_now() - %s * interval '1 second') FOR UPDATE SKIP LOCKED) RETURNING id",
         [number, schedule.NUDGE_SECONDS_MIN],
     )
     return bool(flight.fly([statement], get_settings().DATABASE)[0])
@@ -147,7 +152,7 @@ def _write_back(quiet: list[tuple[Claimed, Outcome[PaymentView]]]) -> Statement:
         row = (stream.pk, str(stream.state), claimed_until, next_at, answer[:64], item.at, stream.is_answer_unknown)
         for column, value in zip(columns, row, strict=True):
             column.append(value)
-    return Statement(WRITE_BACK, columns)
+    return Statement(WRITE_BACK, [*columns, columns[0]])
 
 
 def _ask_all(claimed: list[Claimed]) -> Iterator[tuple[Claimed, Outcome[PaymentView]]]:
