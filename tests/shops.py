@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import ClassVar
 
 from payonce.orders.models import Order
-from payonce.orders.shop import Shop, ShopEvent
+from payonce.orders.shop import Payable, Shop, ShopEvent
 from payonce.orders.statuses import LateDecision
 
 
@@ -56,3 +56,10 @@ class MarkingShop(Shop):
             from django.db import connection
 
             connection.needs_rollback = True
+
+
+class PricedShop(Shop):
+    """Knows what its things cost."""
+
+    def payable(self, reference: str) -> Payable:
+        return Payable(4200, "EUR", reference.replace("-", " ").title())

@@ -21,6 +21,7 @@ class RefundMove(StrEnum):
     NOT_ACTIVE = "not_active"
     NOT_REJECTED = "not_rejected"
     NOT_SUCCEEDED = "not_succeeded"
+    WAS_RETURNED = "was_returned"  # an old "done" does not undo the newer "returned"
 
 
 def reserve(work: Work, stream: Stream, refund: Refund, state: RefundState) -> RefundMove:
@@ -105,13 +106,15 @@ def need_attention(work: Work, refund: Refund, code: str) -> RefundMove:
 
 
 def succeed(work: Work, refund: Refund, channel_reference: str) -> RefundMove:
-    """Any state that was sent → SUCCEEDED: the money is back with the buyer.
+    """Any state but RETURNED → SUCCEEDED: the money is back with the buyer.
 
     A rejected, released or declined refund that the channel says is done takes its reservation again, where the capture
     still holds it (TOO_MUCH otherwise: a contradiction for a person).
     """
     if refund.state == RefundState.SUCCEEDED:
         return RefundMove.REPEAT
+    if refund.state == RefundState.RETURNED:
+        return RefundMove.WAS_RETURNED
     stream = work.stream_of(refund)
     if refund.is_released:
         if refund.amount_minor > stream.refundable_minor:

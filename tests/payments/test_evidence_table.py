@@ -159,7 +159,9 @@ def test_an_answer_asked_before_the_last_one_changes_nothing(state, evidence, sc
 
     def decide(work):
         asked_at = stream.last_answer_at - timedelta(seconds=1)
-        evidence_ = Evidence(stream.account, PaymentView(stream.number, PaymentState(evidence)), Confirmation.POLL, asked_at)
+        evidence_ = Evidence(
+            stream.account, PaymentView(stream.number, PaymentState(evidence)), Confirmation.POLL, asked_at
+        )
         return apply_evidence(work, work.stream(stream.number), evidence_)
 
     assert under_lock("system:test", decide, stream=stream.number) == "no_news"
