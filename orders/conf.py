@@ -64,7 +64,7 @@ class PayonceSettings:
     every step uses. BASE_URL is where the shop's own site is reached from outside (https). REDIS_URL empty means no lock
     and no cache: slower, never wrong. LATE_PAYMENT is REFUND, ACCEPT or ASK. GRACE_SECONDS is added to a channel's clock
     skew before time alone proves that a stream is unpayable. VALID_SECONDS is how long an order without an expiry of its
-    own stays payable per stream.
+    own stays payable per stream. METRICS_TOKEN is what a scraper of `/metrics` shows (empty: staff only).
     """
 
     SHOP: str = "payonce.orders.shop.Shop"
@@ -77,6 +77,7 @@ class PayonceSettings:
     GRACE_SECONDS: int = 30
     VALID_SECONDS: int = 7200
     BUYER_TOKEN_SECONDS: int = 7200
+    METRICS_TOKEN: str = ""
     LOCK_TIMEOUT_MS: int = 3000
     STATEMENT_TIMEOUT_MS: int = 10_000
     IDLE_TIMEOUT_MS: int = 15_000

@@ -2,7 +2,9 @@
 
 from django.urls import URLPattern, URLResolver, path, re_path
 
+from payonce.payments.api.description import describe, nothing_here, read_docs
 from payonce.payments.api.health import healthz, readyz
+from payonce.payments.api.metrics import metrics
 from payonce.payments.api.notifications import take_notification
 from payonce.payments.api.orders import CloseView, OrdersView, OrderView
 from payonce.payments.api.pay import PayView
@@ -23,6 +25,10 @@ urlpatterns: list[URLPattern | URLResolver] = [
     re_path(rf"^return/{ACCOUNT}/$", cashier.take_return, name="return"),
     re_path(rf"^cashier/{TOKEN}/$", cashier.show_page, name="cashier"),
     re_path(rf"^cashier/{TOKEN}/state/$", cashier.tell_state, name="cashier_state"),
+    path("api/schema/", describe, name="schema"),
+    path("api/docs/", read_docs, name="docs"),
+    path("metrics", metrics, name="metrics"),
     path("healthz", healthz, name="healthz"),
     path("readyz", readyz, name="readyz"),
+    re_path(r"^api/(?P<rest>.*)$", nothing_here),
 ]

@@ -1,7 +1,9 @@
 """Bodies of requests and answers, as they are checked and as the API description shows them."""
 
+from collections.abc import Iterable
 from typing import Any
 
+from drf_spectacular.drainage import set_override
 from rest_framework import serializers
 
 from payonce.orders.models import AMOUNT_MINOR_MAX
@@ -9,6 +11,13 @@ from payonce.orders.statuses import OrderState
 from payonce.payments.api.fields import StrictSerializer, Text, WholeNumber
 from payonce.payments.refund import REASONS
 from payonce.payments.statuses import RefundState, StreamState
+
+
+def _one_of(values: Iterable[str]) -> serializers.CharField:
+    """A field of an answer that holds one of these texts."""
+    field = serializers.CharField()
+    set_override(field, "field", {"type": "string", "enum": list(values)})
+    return field
 
 
 class OrderBody(StrictSerializer):
@@ -75,7 +84,7 @@ class StreamAnswer(serializers.Serializer[Any]):
     number = serializers.CharField()
     channel = serializers.CharField()
     method = serializers.CharField()
-    state = serializers.ChoiceField(choices=StreamState.values)
+    state = _one_of(StreamState.values)
     surplus = serializers.BooleanField(help_text="It took money and is not the keeper: the money goes back")
 
 
@@ -85,7 +94,7 @@ class StatusAnswer(serializers.Serializer[Any]):
     order = serializers.CharField()
     source = serializers.CharField()  # type: ignore[assignment]
     reference = serializers.CharField()
-    state = serializers.ChoiceField(choices=OrderState.values)
+    state = _one_of(OrderState.values)
     final = serializers.BooleanField(help_text="Nothing changes any more by itself")
     version = serializers.IntegerField(help_text="Grows with every change; the ETag")
     amount_minor = serializers.IntegerField()
@@ -93,7 +102,7 @@ class StatusAnswer(serializers.Serializer[Any]):
     currency = serializers.CharField()
     keeper = serializers.CharField(allow_null=True, help_text="Number of the stream that paid it")
     streams = StreamAnswer(many=True)
-    actions = serializers.ListField(child=serializers.ChoiceField(choices=["pay", "close", "refund"]))
+    actions = serializers.ListField(child=_one_of(["pay", "close", "refund"]))
     next_poll_ms = serializers.IntegerField(allow_null=True)
     server_time = serializers.DateTimeField()
 
@@ -108,7 +117,7 @@ class PlacedAnswer(StatusAnswer):
 class PrepayAnswer(serializers.Serializer[Any]):
     """What the buyer pays with."""
 
-    kind = serializers.ChoiceField(choices=["qr", "redirect", "form", "client_secret", "app"])
+    kind = _one_of(["qr", "redirect", "form", "client_secret", "app"])
     value = serializers.CharField(help_text="A text; for form a JSON text with action and fields")
     expires_at = serializers.DateTimeField()
 
@@ -116,7 +125,7 @@ class PrepayAnswer(serializers.Serializer[Any]):
 class PayAnswer(serializers.Serializer[Any]):
     """One way to pay, or the news that it is paid."""
 
-    result = serializers.ChoiceField(choices=["prepay", "already_paid"])
+    result = _one_of(["prepay", "already_paid"])
     order = serializers.CharField()
     stream = serializers.CharField()
     channel = serializers.CharField()
@@ -132,7 +141,7 @@ class RefundAnswer(serializers.Serializer[Any]):
     refund = serializers.CharField()
     stream = serializers.CharField()
     order = serializers.CharField()
-    state = serializers.ChoiceField(choices=RefundState.values)
+    state = _one_of(RefundState.values)
     amount_minor = serializers.IntegerField()
     currency = serializers.CharField()
     reason = serializers.CharField()

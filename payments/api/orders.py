@@ -23,7 +23,10 @@ from payonce.payments.api.standing import entity_tag, read_standing, write_statu
 from payonce.payments.expire import Expired, close_order
 from payonce.payments.links import cashier_url
 
-PROBLEM = OpenApiResponse(ProblemAnswer, description="Problem details (RFC 9457)")
+PROBLEMS: dict[Any, Any] = {
+    (status, "application/problem+json"): OpenApiResponse(ProblemAnswer, description="Problem details (RFC 9457)")
+    for status in ("4XX", "5XX")
+}
 PRICE = ("amount_minor", "currency", "subject")
 
 
@@ -34,7 +37,7 @@ class OrdersView(ApiView):
         operation_id="place_order",
         summary="Place an order, or find it: idempotent on source and reference",
         request=OrderBody,
-        responses={200: PlacedAnswer, 201: PlacedAnswer, "4XX": PROBLEM},
+        responses={200: PlacedAnswer, 201: PlacedAnswer, **PROBLEMS},
     )
     def post(self, request: Request) -> Response:
         """201 for a new order, 200 for one that was placed before."""
@@ -81,16 +84,16 @@ class OrderView(ApiView):
             ),
             OpenApiParameter("Prefer", str, "header", description="wait=25: under ASGI, hold until it changes"),
         ],
-        responses={200: StatusAnswer, 304: None, "4XX": PROBLEM},
+        responses={200: StatusAnswer, 304: None, **PROBLEMS},
     )
     def get(self, request: Request, number: str) -> Response:
         """200, or 304 without a body when the ETag still fits."""
-        standing = read_standing(find_order(self.caller, number))
-        tag = entity_tag(standing)
+        order = find_order(self.caller, number)
+        tag = entity_tag(order)
         headers = {"ETag": tag, "Cache-Control": "private, no-cache", "Vary": "Authorization"}
         if tag in str(request.META.get("HTTP_IF_NONE_MATCH", "")):
             return Response(status=304, headers=headers)
-        return Response(write_status(standing, is_shop=self.caller.is_shop), headers=headers)
+        return Response(write_status(read_standing(order), is_shop=self.caller.is_shop), headers=headers)
 
 
 class CloseView(ApiView):
@@ -100,7 +103,7 @@ class CloseView(ApiView):
         operation_id="close_order",
         summary="Take an order out of payment: its streams are closed first",
         request=CloseBody,
-        responses={200: StatusAnswer, 202: StatusAnswer, "4XX": PROBLEM},
+        responses={200: StatusAnswer, 202: StatusAnswer, **PROBLEMS},
     )
     def post(self, request: Request, number: str) -> Response:
         """200 once it is closed, 202 while its streams are not proven closed (a worker goes on)."""

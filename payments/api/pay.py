@@ -13,10 +13,11 @@ from payonce.payments import clock
 from payonce.payments.api.base import ApiView, client_ip, find_order, read_body
 from payonce.payments.api.bodies import PayAnswer, PayBody
 from payonce.payments.api.idempotency import Key, KeyState, read_key, take_key
-from payonce.payments.api.orders import PROBLEM
+from payonce.payments.api.orders import PROBLEMS
 from payonce.payments.api.problems import Problem
 from payonce.payments.models import Stream
-from payonce.payments.pay import HAND_OUT_MARGIN, PayCode, PayRequest, PayResult, pay
+from payonce.payments.pay import pay
+from payonce.payments.pay_result import HAND_OUT_MARGIN, PayCode, PayRequest, PayResult
 from payonce.payments.statuses import BLOCKING_STREAM_STATES, StreamState
 
 DETAILS: dict[PayCode, tuple[int, str]] = {
@@ -41,7 +42,7 @@ class PayView(ApiView):
         summary="One way to pay the order, the same one to every click",
         request=PayBody,
         parameters=[KEY_PARAMETER],
-        responses={200: PayAnswer, "4XX": PROBLEM, 503: PROBLEM},
+        responses={200: PayAnswer, **PROBLEMS},
     )
     def post(self, request: Request, number: str) -> Response:
         """200 with a prepay or the news that the order is paid; everything else is a problem with a code."""

@@ -12,7 +12,7 @@ from payonce.payments.api.base import ApiView, read_body
 from payonce.payments.api.bodies import RefundAnswer, RefundBody
 from payonce.payments.api.callers import BearerAuthentication, Caller
 from payonce.payments.api.idempotency import KeyState, read_key, take_key
-from payonce.payments.api.orders import PROBLEM
+from payonce.payments.api.orders import PROBLEMS
 from payonce.payments.api.pay import KEY_PARAMETER
 from payonce.payments.api.problems import Problem, invalid, not_found
 from payonce.payments.models import Refund, Stream
@@ -54,7 +54,7 @@ class RefundsView(ApiView):
         summary="Give money of a stream back; the channel is asked by a worker",
         request=RefundBody,
         parameters=[KEY_PARAMETER],
-        responses={200: RefundAnswer, 201: RefundAnswer, "4XX": PROBLEM},
+        responses={200: RefundAnswer, 201: RefundAnswer, **PROBLEMS},
     )
     def post(self, request: Request, number: str) -> Response:
         """201 for a new refund, 200 when this Idempotency-Key made it before."""

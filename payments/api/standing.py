@@ -38,7 +38,7 @@ class Standing:
     @property
     def is_expired(self) -> bool:
         """Is the order's own time over, whether or not a sweep has said so?"""
-        return self.order.expires_at is not None and self.order.expires_at <= self.at
+        return is_expired(self.order, self.at)
 
     @property
     def open_stream(self) -> Stream | None:
@@ -146,6 +146,11 @@ def write_status(standing: Standing, *, is_shop: bool) -> dict[str, Any]:
     }
 
 
-def entity_tag(standing: Standing) -> str:
+def is_expired(order: Order, at: datetime) -> bool:
+    """Is the order's own time over?"""
+    return order.expires_at is not None and order.expires_at <= at
+
+
+def entity_tag(order: Order) -> str:
     """Changes with the order's version, and when its time runs out. Weak: `server_time` is not part of it."""
-    return f'W/"{standing.order.version}{"x" if standing.is_expired else ""}"'
+    return f'W/"{order.version}{"x" if is_expired(order, clock.about_now()) else ""}"'

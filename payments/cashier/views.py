@@ -18,7 +18,8 @@ from payonce.payments.cashier.page import render_page, respond
 from payonce.payments.cashier.screens import screen_of
 from payonce.payments.cashier.visit import Visit, address_after_return, read_visit
 from payonce.payments.models import Stream
-from payonce.payments.pay import PayCode, PayRequest, pay
+from payonce.payments.pay import pay
+from payonce.payments.pay_result import PayCode, PayRequest
 
 RETURN_PARAMETERS = ("number", "out_trade_no", "stream")
 NUMBER_LENGTH_MAX = 64
