@@ -58,10 +58,14 @@ def read(order_number: str) -> Entry | None:
     text = _try(lambda client: client.get(_key(order_number)))
     if not text:
         return None
-    _version, signature, body = text.decode().split(":", 2)
+    _version, _, signed = text.decode(errors="replace").partition(":")
+    signature, _, body = signed.partition(":")
     if not body or not constant_time_compare(signature, _sign(order_number, body)):
         return None
-    return Entry(**json.loads(body))
+    try:
+        return Entry(**json.loads(body))
+    except (TypeError, ValueError):  # ours, but of another release
+        return None
 
 
 def store(entry: Entry, version: int, life: timedelta) -> None:

@@ -16,9 +16,10 @@ from payonce.channels import registry
 from payonce.channels.base import Channel
 from payonce.channels.errors import ChannelError, UnknownAccount
 from payonce.channels.messages import Acknowledgement, NotAuthentic, Notice, NotificationRequest, Verdict
+from payonce.orders.conf import get_settings
 from payonce.orders.errors import OrderNotFound
 from payonce.payments import clock, inbox, poll, refund, refund_answer
-from payonce.payments.errors import NotificationKnown
+from payonce.payments.errors import InsideTransaction, NotificationKnown
 from payonce.payments.inbox import Received
 from payonce.payments.locks import Work, under_lock
 from payonce.payments.models import Notification
@@ -38,7 +39,10 @@ class NotifyResult:
 
 
 def receive(account: str, request: NotificationRequest) -> NotifyResult:
-    """Take one notification for an account. Never raises for what a sender does; answers "success" only once it is durable."""
+    """Take one notification for an account. Never raises for what a sender does; answers "success" only once it is durable.
+
+    Raises InsideTransaction when the caller has a transaction open: mark the view non_atomic_requests.
+    """
     try:
         channel = registry.channel(account)
     except UnknownAccount:
@@ -67,6 +71,8 @@ def _accept(channel: Channel, request: NotificationRequest, notice: Notice) -> N
         )
     except NotificationKnown:
         return NotifyResult(Received.REPEAT, accepted)  # another request committed it while we waited
+    except InsideTransaction:
+        raise  # stored in a transaction that may yet be undone, it must not be acknowledged
     except Exception as error:
         log.exception("notification %s of %s is stored; a sweep will apply it", notice.dedupe_key, account)
         inbox.keep_for_later(account, request, notice, error)
