@@ -58,7 +58,7 @@ OPTION_SPECS = (
     Option("refund_replay_window_seconds", _seconds, hint="The same for refunds"),
     Option("amount_minor_min", is_integer(1, 10**15), default=1),
     Option("amount_minor_max", is_integer(1, 10**15), default=10_000_000_000),
-    Option("timeout_seconds", is_integer(1, 60), default=10, hint="Total time of one call"),
+    Option("timeout_seconds", is_integer(1, 12), default=10, hint="Total time of one call"),
 )
 
 

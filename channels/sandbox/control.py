@@ -249,6 +249,13 @@ class SandboxControl:
         """Payments, captures, refunds, the journal, and `sums` as {account: {number: {…_minor}}}."""
         return self.call("GET", "ledger", number=number, account=account)
 
+    def journal(self) -> Iterator[dict[str, Any]]:
+        """Every movement of money, the oldest first, fetched page by page: for ledgers too large for `ledger()`."""
+        after = 0
+        while rows := self.call("GET", "journal", after=after)["journal"]:
+            yield from rows
+            after = rows[-1]["id"]
+
     def sums(self, number: str, *, account: str = "") -> dict[str, int]:
         """One number's captures (count), captured, refunded, returned, disputed, reversed and net, in minor units.
 

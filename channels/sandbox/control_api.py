@@ -14,7 +14,8 @@ per copy | | POST notify/release | account, number, order (oldest or newest firs
 notify/resend | number | `count`: due at once, through the schedule | | POST notify/wait | number, delivered (a
 count), seconds | `reached` | | GET notify | account, number | `notifications` | | POST gate | name, action (open,
 wait), arrivals, seconds | `reached` | | GET ledger | account, number | `payments`, `captures`, `refunds`, `journal`,
-`sums` | | POST clock | offset_seconds or advance_seconds; account and skew_seconds | `time` | | GET calls | account,
+`sums` | | GET journal | after (an id) | `journal`: the next movements, up to 10,000 |
+| POST clock | offset_seconds or advance_seconds; account and skew_seconds | `time` | | GET calls | account,
 op, number | `count`, `calls` |
 
 `result` is OK, or why not: NOT_FOUND, ALREADY_PAID, ALREADY_CLOSED, EXPIRED, …
@@ -37,12 +38,13 @@ from payonce.channels.sandbox.ledger import Tender
 from payonce.channels.sandbox.outbox import Notification
 from payonce.channels.sandbox.records import Result, find_accounts, find_payment
 from payonce.channels.sandbox.sender import Style
-from payonce.channels.sandbox.truth import dump
+from payonce.channels.sandbox.truth import dump, journal_page
 from payonce.channels.sandbox.wire import MalformedError
 
 Fields = dict[str, Any]
 _Handler = Callable[[Fields], Awaitable[Fields]]
 WAIT_SECONDS_MAX = 60.0
+JOURNAL_ROWS_PER_PAGE = 10_000
 
 
 class RefusedError(Exception):
@@ -78,6 +80,7 @@ class ControlApi:
             ("GET", "notify"): self._notify_list,
             ("POST", "gate"): self._gate,
             ("GET", "ledger"): self._ledger,
+            ("GET", "journal"): self._journal,
             ("POST", "clock"): self._clock,
             ("GET", "calls"): self._calls,
         }
@@ -283,6 +286,13 @@ class ControlApi:
     async def _ledger(self, fields: Fields) -> Fields:
         name, number = wire.text(fields, "account", default=""), wire.number(fields, "number", optional=True)
         return await self._bank.read(lambda database: dump(database, name, number))
+
+    async def _journal(self, fields: Fields) -> Fields:
+        text = wire.text(fields, "after", default="0", characters_max=18)
+        if not (text.isascii() and text.isdigit()):
+            raise MalformedError("after")
+        rows = await self._bank.read(lambda database: journal_page(database, int(text), JOURNAL_ROWS_PER_PAGE))
+        return {"journal": rows}
 
     async def _clock(self, fields: Fields) -> Fields:
         bank = self._bank

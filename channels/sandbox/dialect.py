@@ -182,7 +182,7 @@ class Dialect:
 
         result, faults = await self._bank.perform(call.account, "statement", "", effect, changes=False)
         full = len(lines) == STATEMENT_LINES_PER_PAGE
-        fields = {"lines": lines, "next_after": lines[-1]["id"] if full else None}
+        fields = {"lines": _disturbed(lines, faults), "next_after": lines[-1]["id"] if full else None}
         return _Reply(result.code, fields if result.code == Code.OK else {}, faults)
 
     def _answer(self, account: SandboxAccount, nonce: str, reply: _Reply) -> Response:
@@ -259,6 +259,19 @@ def _statement_line(row: sqlite3.Row) -> dict[str, Any]:
         "at": wire.format_seconds(row["at"]),
         "state": "DONE" if is_refund else "PAID",
     }
+
+
+def _disturbed(lines: list[dict[str, Any]], faults: Disturbance) -> list[dict[str, Any]]:
+    """The lines with one number left out or one payment invented, where a fault says so."""
+    if fault := faults.get("omit"):
+        left_out = fault.arguments.get("name")
+        lines = [line for line in lines if left_out not in {line["number"], line["payment_number"]}]
+    if fault := faults.get("invent"):
+        number, amount = str(fault.arguments.get("name", "invented")), int(fault.arguments.get("amount_minor", 100))
+        invented = {"id": 0, "kind": "payment", "number": number, "reference": "cap_invented", "amount_minor": amount,
+                    "currency": str(fault.arguments.get("currency", "CNY")), "state": "PAID", "payment_number": ""}  # fmt: skip
+        lines = [*lines, invented]
+    return lines
 
 
 def _order(record: dict[str, Any]) -> ledger.Order:

@@ -16,7 +16,8 @@ fails; see `front doors` in `server` | | pay_before_answer | prepay | the buyer 
 delivered, before the prepay is answered | | race_pay | close | a buyer pays at the same moment; `winner` is pay or
 close | | refund_pending | refund | in progress; `then` a state after `seconds`, or until it is settled by hand | |
 refund_failed, refund_attention | refund | the refund ends so, with `code` | | wrong_amount, wrong_currency | pay |
-the buyer pays `amount_minor`, or in `currency` | | lose, hold | notify | never sent; kept until released | | delay |
+the buyer pays `amount_minor`, or in `currency` | | omit, invent | statement | leaves out the lines of the number
+`name`; adds a payment `name` of `amount_minor` | | lose, hold | notify | never sent; kept until released | | delay |
 notify | sent after `seconds` | | repeat | notify | sent `copies` times at once | | swap | notify | sent after the
 account's next notification (out of order) | | forge | notify | preceded by a forgery: `kind` is bad_signature,
 no_signature, altered_body, wrong_account, other_secret | | stale | notify | signed `seconds` (3600) ago | | altered |
@@ -41,6 +42,7 @@ _ANYWHERE = frozenset(
 _ONLY = {
     "prepay": frozenset({"pay_before_answer"}),
     "close": frozenset({"race_pay"}),
+    "statement": frozenset({"omit", "invent"}),
     "refund": frozenset({"refund_pending", "refund_failed", "refund_attention"}),
     "pay": frozenset({"wrong_amount", "wrong_currency"}),
     "notify": frozenset(

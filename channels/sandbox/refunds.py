@@ -1,7 +1,9 @@
 """The bank's rules about refunds: one number moves money at most once, and never more than was taken."""
 
+import json
 import secrets
 import sqlite3
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from payonce.channels.sandbox.account import SandboxAccount
@@ -182,11 +184,12 @@ def look_up_refund(
     return Result(Code.NOT_FOUND) if known is None else Result(Code.OK, payment, known)
 
 
-def due_refunds(database: sqlite3.Connection, at: float) -> list[tuple[str, str, str, str]]:
-    """Account, payment number, refund number and new state of each refund whose time has come."""
+def due_refunds(database: sqlite3.Connection, at: float, accounts: Collection[str]) -> list[tuple[str, str, str, str]]:
+    """Account, payment number, refund number and new state of each refund whose time has come, of these accounts."""
     rows = database.execute(
         "SELECT payment.account, payment.number AS payment_number, refund.number, refund.due_state FROM refund"
-        " JOIN payment ON payment.id = refund.payment_id WHERE refund.due_at <= ? ORDER BY refund.due_at LIMIT 200",
-        (at,),
+        " JOIN payment ON payment.id = refund.payment_id WHERE refund.due_at <= ?"
+        " AND payment.account IN (SELECT value FROM json_each(?)) ORDER BY refund.due_at LIMIT 200",
+        (at, json.dumps(sorted(accounts))),
     )
     return [(row["account"], row["payment_number"], row["number"], row["due_state"]) for row in rows]

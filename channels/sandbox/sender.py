@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,9 @@ from payonce.channels.sandbox.store import Store
 
 DELIVERY_SECONDS = 5.0
 DELIVERIES_MAX = 64
+_IDLE_SECONDS = 1.0
 ACKNOWLEDGEMENT = b"success"
+_log = logging.getLogger("payonce.sandbox")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,24 +89,32 @@ class Sender:
 
     async def _run(self) -> None:
         while True:
-            self._awake.clear()
-            at = self._now("")
-            await self.settle_due_refunds()
-            new = await self._store.call(outbox.new_notifications)
-            decisions = [self._decide(message, at) for message in new]
-            free = DELIVERIES_MAX - len(self._deliveries)
-            claimed, next_due_at = await self._store.call(
-                lambda database, at=at, decisions=decisions, free=free: _plan_and_claim(database, decisions, at, free)  # type: ignore[misc]
-            )
-            if new:
-                await self._tell_progress()
-            for message in claimed:
-                task = asyncio.create_task(self._deliver(message))
-                self._deliveries.add(task)
-                task.add_done_callback(self._forget)
-            full = len(self._deliveries) >= DELIVERIES_MAX
-            if not new and not claimed:
-                await self._sleep(None if full or next_due_at is None else next_due_at - at)
+            try:
+                await self._step()
+            except (sqlite3.Error, OSError):
+                # A full disk must not silence the bank for good.
+                _log.exception("the sandbox could not read or plan its notifications; it tries again")
+                await asyncio.sleep(1.0)
+
+    async def _step(self) -> None:
+        self._awake.clear()
+        at = self._now("")
+        await self.settle_due_refunds()
+        new = await self._store.call(outbox.new_notifications)
+        decisions = [self._decide(message, at) for message in new]
+        free = DELIVERIES_MAX - len(self._deliveries)
+        claimed, next_due_at = await self._store.call(lambda database: _plan_and_claim(database, decisions, at, free))
+        if new:
+            await self._tell_progress()
+        for message in claimed:
+            task = asyncio.create_task(self._deliver(message))
+            self._deliveries.add(task)
+            task.add_done_callback(self._forget)
+        full = len(self._deliveries) >= DELIVERIES_MAX
+        if not new and not claimed:
+            # What is overdue and yet was not taken belongs to an account that is no longer served: it is not urgent.
+            wait = None if full or next_due_at is None else next_due_at - at
+            await self._sleep(_IDLE_SECONDS if wait is not None and wait <= 0 else wait)
 
     def _forget(self, task: asyncio.Task[None]) -> None:
         self._deliveries.discard(task)
@@ -119,7 +130,7 @@ class Sender:
         at = self._now("")
 
         def settle(database: sqlite3.Connection) -> None:
-            for account, payment_number, refund_number, state in refunds.due_refunds(database, at):
+            for account, payment_number, refund_number, state in refunds.due_refunds(database, at, self._accounts):
                 owner = self._accounts[account]
                 refunds.settle_refund(database, owner, payment_number, refund_number, state, "", at)
 
@@ -144,7 +155,11 @@ class Sender:
 
     async def _deliver(self, message: Notification) -> None:
         faults = self._planned.pop(message.id, Disturbance([]))
-        results = await self._attempt(message, faults)
+        try:
+            results = await self._attempt(message, faults)
+        except Exception as error:  # noqa: BLE001 - a message that cannot be written must not stay in SENDING
+            _log.exception("notification %s could not be written", message.key)
+            results = [f"not sent: {type(error).__name__}"]
         delivered = any(is_acknowledged(result) for result in results) and "acknowledgement_lost" not in faults
         at, followers = self._now(""), self._followers.pop(message.id, [])
         text = ", ".join(results)

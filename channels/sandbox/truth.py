@@ -41,6 +41,12 @@ def dump(database: sqlite3.Connection, account: str = "", number: str = "") -> d
     }
 
 
+def journal_page(database: sqlite3.Connection, after: int, count: int) -> list[dict[str, Any]]:
+    """Movements with an id above `after`, the oldest first."""
+    rows = database.execute("SELECT * FROM journal WHERE id > ? ORDER BY id LIMIT ?", (after, count))
+    return [row_dict(row) for row in rows]
+
+
 def sums(journal: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, int]]]:
     """Per account and number: each side as a positive amount, the count of captures, and what the merchant has."""
     result: dict[str, dict[str, dict[str, int]]] = {}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from payonce.channels.http import close_idle_connections
+from payonce.channels.http import close_idle_connections, run
 from payonce.channels.messages import Known, Refused, RefusedKind, Unknown
 from payonce.channels.sandbox.control import ControlError, SandboxControl
 from payonce.channels.sandbox.testing import RunningSandbox, serve, serve_in_thread
@@ -182,6 +182,26 @@ def test_outage_on_a_door_of_its_own_refuses_connections(start: Any) -> None:
             assert sandbox.control.calls("query", number) == 0
             assert isinstance(Shop(sandbox, "green").query(number), Known)
         assert shop.view(number).state == "OPEN"
+
+
+def test_statement_can_omit_and_invent_lines(shop: Shop) -> None:
+    number = shop.paid_stream()
+    today = shop.control.set_clock(0).date()
+    shop.control.fault("statement", "omit", account="blue", name=number)
+    shop.control.fault("statement", "invent", account="blue", name="never_made", amount_minor=77)
+    disturbed, true = (run(shop.channel.statement(today)) for _ in range(2))
+    assert isinstance(disturbed, Known)
+    assert isinstance(true, Known)
+    assert number not in {line.number for line in disturbed.value}
+    assert [line.amount_minor for line in disturbed.value if line.number == "never_made"] == [77]
+    assert number in {line.number for line in true.value}
+
+
+def test_journal_can_be_read_page_by_page(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("payonce.channels.sandbox.control_api.JOURNAL_ROWS_PER_PAGE", 2)
+    numbers = [shop.paid_stream() for _ in range(5)]
+    assert [row["number"] for row in shop.control.journal() if row["number"] in numbers] == numbers
+    assert [row["id"] for row in shop.control.journal()] == [row["id"] for row in shop.control.ledger()["journal"]]
 
 
 def test_counts_tell_operations_numbers_and_accounts_apart(sandbox: RunningSandbox, shop: Shop) -> None:
