@@ -53,7 +53,6 @@ class MessageSettings:
 
     ENDPOINTS: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     PRIVATE_HOSTS: tuple[str, ...] = ()
-    TIMEOUT_SECONDS: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)
