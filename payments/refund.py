@@ -101,7 +101,7 @@ def request_refund(
         refused = _refuse(work, stream, amount_minor, seen)
         if refused is not None:
             return RefundRequested(refused, refundable_minor=stream.refundable_minor)
-        refund = surplus.new_refund(work, stream, RefundPurpose.OPERATOR, amount_minor, reason, by)
+        refund = surplus.new_refund(work, stream, RefundPurpose.OPERATOR, amount_minor, reason, _person(by))
         refund.note = note.strip()[:500]
         conf = get_settings().REFUND
         waits = conf.APPROVAL_MINOR is not None and amount_minor >= conf.APPROVAL_MINOR
@@ -127,7 +127,7 @@ def approve_refund(number: str, by: str) -> RefundMove:
     """A second person lets a refund go out. Refused (SAME_PERSON) for its requester. Raises RefundNotFound."""
 
     def decide(work: Work) -> RefundMove:
-        move = arrows.approve(work, work.refund(number), by)
+        move = arrows.approve(work, work.refund(number), _person(by))
         follow_up(work)
         return move
 
@@ -139,7 +139,7 @@ def decline_refund(number: str, by: str, reason: str = "declined") -> RefundMove
 
     def decide(work: Work) -> RefundMove:
         refund = work.refund(number)
-        move = arrows.decline(work, refund, by, reason)
+        move = arrows.decline(work, refund, _person(by), reason)
         _cases_to_person(work, refund, reason)
         follow_up(work)
         return move
@@ -153,8 +153,8 @@ def retry_refund(number: str, by: str) -> RefundMove:
     def decide(work: Work) -> RefundMove:
         refund = work.refund(number)
         move = arrows.retry(work, refund)
-        if move is RefundMove.MOVED and refund.requested_by != by:
-            refund.approved_by = by
+        if move is RefundMove.MOVED and refund.requested_by != _person(by):
+            refund.approved_by = _person(by)
         follow_up(work)
         return move
 
@@ -385,6 +385,10 @@ def _with_refund(number: str, by: str, decide: Callable[[Work], T]) -> T:
 
 def _actor(by: str) -> str:
     return by if ":" in by else f"operator:{by}"
+
+
+def _person(by: str) -> str:
+    return by.removeprefix("operator:")[:80]  # with and without the prefix it is the same person
 
 
 _RUN_OF_STATE = {
