@@ -40,10 +40,14 @@ def capture_stream(number: str, by: str = "system:capture") -> Captured:
 
 
 def _intend(work: Work, number: str) -> Stream | None:
-    """Under the lock: the order must be OPEN, and no other stream of it may be capturing. Commits the key."""
+    """Under the lock: the order must be OPEN, or the capture asked before it began to close. Commits the key."""
     stream = work.stream(number)
     capabilities = capabilities_of(stream)
-    if work.order.state != OrderState.OPEN or capabilities is None or not capabilities.captures:
+    if capabilities is None or not capabilities.captures:
+        return None
+    is_asked_before = stream.state == StreamState.CAPTURING
+    wanted = (OrderState.OPEN, OrderState.CLOSING) if is_asked_before else (OrderState.OPEN,)
+    if work.order.state not in wanted:
         return None
     if stream.state not in (StreamState.PENDING, StreamState.PROCESSING, StreamState.CAPTURING):
         return None

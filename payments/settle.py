@@ -146,9 +146,13 @@ def _judge(work: Work, stream: Stream, view: PaymentView) -> tuple[StreamRole, S
 
 
 def judge_late(work: Work, paid_at: datetime) -> LateDecision:
-    """Ask the shop about money for a closed order. An exception there means a person, and undoes only the shop's own work."""
+    """Ask the shop about money for a closed order. An exception there means a person, and undoes only the shop's own work.
+
+    In time means: paid before the order expired, and before it was closed where it was cancelled earlier.
+    """
     order = work.order
-    in_time = order.expires_at is None or paid_at <= order.expires_at
+    ends = [moment for moment in (order.expires_at, order.closed_at) if moment is not None]
+    in_time = not ends or paid_at <= min(ends)
     try:
         with transaction.atomic(using=work.using):
             return LateDecision(get_shop().late_payment(order, paid_at, in_time))

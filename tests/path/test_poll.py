@@ -203,3 +203,19 @@ def _paid_when_asked(ref):
     from tests.scripted import paid_view
 
     return Known(paid_view(ref))
+
+
+def test_a_capture_asked_in_time_is_finished_although_the_order_expired_meanwhile(scripted, clock):
+    """S16: the outcome of what we asked for is found out, never abandoned."""
+    scripted.overrides["scripted_a"] = {"captures": True}
+    stream = pending_stream()
+    approved = Known(PaymentView(stream.number, PaymentState.APPROVED))
+    scripted.answers["scripted_a", "query"] += [approved] * 4
+    scripted.answers["scripted_a", "capture"].append(UNKNOWN)
+    clock.advance(4)
+    poll.poll_due()
+    clock.advance(3600)
+    sweep.sweep_expire()
+    assert Order.objects.get().state == "CLOSING"
+    poll.poll_due()
+    assert (Order.objects.get().state, Stream.objects.get().state) == ("PAID", "SUCCEEDED")

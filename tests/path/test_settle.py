@@ -115,7 +115,7 @@ def test_late_money_is_given_back(scripted):
 
 
 def test_money_paid_in_time_but_learnt_late_is_for_a_person(scripted):
-    stream, view = late_stream(scripted, paid_after_seconds=0.5)
+    stream, view = late_stream(scripted, paid_after_seconds=0)
     assert apply(stream, view) == "surplus"
     assert not Refund.objects.exists()
     case = Discrepancy.objects.get()
@@ -184,3 +184,12 @@ def test_an_order_in_flight_elsewhere_is_not_paid_twice_after_a_late_keeper(scri
     older.refresh_from_db()
     assert older.state == "CLOSING"
     assert apply(older, view_of(older)) == "surplus"
+
+
+def test_money_paid_after_the_shop_cancelled_is_late_also_before_the_expiry(scripted):
+    order = open_order()
+    stream = pending_stream(order)
+    expire.close_order(order.number, by="shop:shop")
+    order.refresh_from_db()
+    assert apply(stream, view_of(stream, at=order.closed_at + timedelta(seconds=5))) == "surplus"
+    assert Refund.objects.exists()
