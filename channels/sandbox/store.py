@@ -39,8 +39,12 @@ class Store:
         except BlockingIOError:
             lock_file.close()
             raise RuntimeError(f"another sandbox already uses {self._folder}") from None
+        try:
+            database = open_database(self._folder / "bank.sqlite3", self._synchronous)
+        except BaseException:
+            lock_file.close()
+            raise
         self._lock_file = lock_file
-        database = open_database(self._folder / "bank.sqlite3", self._synchronous)
         self._thread = threading.Thread(target=self._work, args=(database, loop), name="sandbox-bank", daemon=True)
         self._thread.start()
 

@@ -103,6 +103,28 @@ def test_unresolvable_name_was_surely_not_sent(deliver: Send, monkeypatch: pytes
     assert deliver(get("http://shop.invalid/")) == TransportError("dns", sent=False)
 
 
+def test_name_that_is_looked_up_for_ever_ends_at_the_connect_limit(
+    deliver: Send, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered = threading.Event()
+    genuine = socket.getaddrinfo
+
+    def hang(host: str, *args: object, **kwargs: object) -> object:
+        if host == "slow.invalid":
+            answered.wait(10)
+        return genuine(host, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    waker = threading.Timer(0.8, answered.set)  # asyncio waits for its resolver's thread at the end
+    waker.start()
+    started = time.monotonic()
+    reply = deliver(get("http://slow.invalid/", timeout_connect=0.2, timeout_total=0.4))
+    assert isinstance(reply, TransportError)
+    assert (reply.reason in {"connect_timeout", "total_timeout"}, reply.sent) == (True, False)
+    assert time.monotonic() - started < 2
+    waker.join()
+
+
 def test_server_that_never_answers_ends_at_the_read_limit(deliver: Send) -> None:
     with raw_server(lambda _c, _r: None) as server:
         started = time.monotonic()
