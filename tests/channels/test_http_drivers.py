@@ -220,6 +220,7 @@ def test_connections_are_kept_alive() -> None:
         assert server.connections == 1
 
 
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # servers fork with threads, too
 def test_child_of_fork_opens_its_own_connection() -> None:
     with raw_server(replies(answer())) as server:
         assert isinstance(send(get(server.url)), HttpResponse)
