@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.apps import apps
 from django.contrib import admin, messages
@@ -57,11 +57,10 @@ class ConsoleAdmin(_ModelAdmin):
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
     paginator = CappedPaginator
-    search_fields: Sequence[str] = ("pk",)
+    search_fields: ClassVar[tuple[str, ...]] = ("pk",)
     search_help_text = _("Order, reference, stream, refund or channel number; paste up to 200")
     page_template = "payonce/admin/record.html"
-    object_actions: Sequence[Action] = ()
-    search_key = "pk"
+    object_actions: ClassVar[tuple[Action, ...]] = ()
 
     class Media:
         css = {"all": ["payonce/admin.css"]}
@@ -92,8 +91,9 @@ class ConsoleAdmin(_ModelAdmin):
 
     def all_rows(self) -> "models.QuerySet[Any]":
         """Every row of the model with what its page shows: a queue's page stays when the row leaves the queue."""
-        rows = self.model._default_manager.using(get_settings().DATABASE)
-        return rows.select_related(*(self.list_select_related or ())) if self.list_select_related is not True else rows
+        rows: models.QuerySet[Any] = self.model._default_manager.using(get_settings().DATABASE)
+        joined = self.list_select_related
+        return rows.select_related(*joined) if isinstance(joined, list | tuple) and joined else rows
 
     def get_search_results(
         self, request: HttpRequest, queryset: "models.QuerySet[Any]", search_term: str

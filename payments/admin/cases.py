@@ -1,7 +1,7 @@
 """Discrepancies: the list of cases, their queues, and a person's decision."""
 
 import json
-from typing import Any
+from typing import Any, ClassVar
 
 from django import forms
 from django.http import HttpRequest
@@ -127,7 +127,7 @@ DECIDE = Action(
 class DiscrepancyAdmin(ConsoleAdmin):
     """Every case, newest first."""
 
-    list_display = (
+    list_display: tuple[str, ...] = (
         "shown_subject",
         "kind",
         "shown_state",
@@ -137,10 +137,10 @@ class DiscrepancyAdmin(ConsoleAdmin):
         "shown_at",
         "decided_by",
     )
-    list_filter = ("state",)
+    list_filter: ClassVar[tuple[str, ...]] = ("state",)
     list_select_related = ("order", "stream", "stream__order", "refund")
     ordering = ("-opened_at",)
-    sortable_by = ("shown_at",)
+    sortable_by: ClassVar[tuple[str, ...]] = ("shown_at",)
     object_actions = (DECIDE,)
 
     @display(_("about"))

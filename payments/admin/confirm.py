@@ -14,7 +14,7 @@ from django.utils.translation import gettext
 
 from payonce.errors import PayonceError
 from payonce.payments.admin import once
-from payonce.payments.admin.actions import Action, ConfirmForm, Operator, Result
+from payonce.payments.admin.actions import Action, ConfirmForm, Operator, Result, refused, stale
 from payonce.payments.errors import InsideTransaction
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("payonce.admin")
 SALT = "payonce.admin.seen"
+NOT_VALUES = ("csrfmiddlewaretoken", "seen", "token")
 LEVELS = {"success": messages.SUCCESS, "info": messages.INFO, "warning": messages.WARNING, "error": messages.ERROR}
 
 
@@ -35,46 +36,52 @@ def respond(page: "ConsoleAdmin", request: HttpRequest, row: Any, action: Action
     """Answer a request for a confirmation page of an action on a row. The caller checked the permissions."""
     if request.method != "POST":
         return _show(page, request, row, action, _new_form(row, action))
-    form = action.form(request.POST, row=row)
-    if not form.is_valid():
-        return _show(page, request, row, action, form, status=422)
     operator = Operator.of(request)
-    values = {name: str(value) for name, value in form.cleaned_data.items() if name not in ("seen", "token")}
-    claimed = once.claim(
-        operator.by, f"admin:{page.url_name(action.name)}:{row.pk}", form.cleaned_data["token"], values
-    )
+    values = {name: str(value) for name, value in request.POST.items() if name not in NOT_VALUES}
+    route = f"admin:{page.url_name(action.name)}:{row.pk}"
+    claimed = once.claim(operator.by, route, request.POST.get("token", "")[:64], values)
     if claimed.why_not:
         return _repeat(page, request, row, claimed)
-    result = _run(page, request, row, action, form)
-    if result.is_done:
+    form = action.form(request.POST, row=row)
+    try:
+        result = _run(row, action, form, operator)
+    except BaseException:
+        once.give_up(claimed.record)
+        raise
+    if result is not None and result.is_done:
         once.finish(claimed.record, result.made)
         page.log_change(request, row, f"{action.name}: {result.made}")
     else:
         once.give_up(claimed.record)
+    if result is None:
+        return _show(page, request, row, action, form, status=422)
     if result.is_stale:
-        return _look_again(page, request, row, action, form)
+        return _look_again(page, request, row, action)
     messages.add_message(request, LEVELS[result.level], result.text)
     return HttpResponseRedirect(page.link("change", row.pk))
 
 
-def _run(page: "ConsoleAdmin", request: HttpRequest, row: Any, action: Action, form: ConfirmForm) -> Result:
-    operator = Operator.of(request)
-    if what_changed(row, action, form.cleaned_data["seen"]):
-        return Result("", is_done=False, is_stale=True)
+def _run(row: Any, action: Action, form: ConfirmForm, operator: Operator) -> Result | None:
+    """What the form came to; None when a field is wrong. What changed and what is refused comes before the fields."""
+    if what_changed(row, action, form.data.get("seen", "")):
+        return stale()
     why_not = str(action.refusal(row, operator))
     if why_not:
-        return Result(why_not, "error", is_done=False)
+        return refused(why_not)
+    if not form.is_valid():
+        return None
     try:
         return action.act(row, operator, form.cleaned_data)
     except InsideTransaction:
         raise
     except OperationalError:
         log.exception("%s on %s could not be done", action.name, row)
-        text = gettext("The database was busy with this order. Nothing is lost: look at the page, and try again.")
-        return Result(text, "error", is_done=False)
+        return refused(
+            gettext("The database was busy with this order. Nothing is lost: look at the page, and try again.")
+        )
     except PayonceError as error:
         log.warning("%s on %s was refused: %s", action.name, row, error)
-        return Result(str(error), "error", is_done=False)
+        return refused(str(error))
 
 
 def what_changed(row: Any, action: Action, seen: str) -> list[tuple[str, str, str]]:
@@ -108,12 +115,10 @@ def _show(
     return TemplateResponse(request, "payonce/admin/confirm.html", context, status=status)
 
 
-def _look_again(
-    page: "ConsoleAdmin", request: HttpRequest, row: Any, action: Action, form: ConfirmForm
-) -> HttpResponse:
+def _look_again(page: "ConsoleAdmin", request: HttpRequest, row: Any, action: Action) -> HttpResponse:
     """Nothing was done: show what changed, and a new form that knows it."""
     fresh = page.row_or_404(request, row.pk)
-    changed = what_changed(fresh, action, form.cleaned_data["seen"])
+    changed = what_changed(fresh, action, request.POST.get("seen", ""))
     return _show(page, request, fresh, action, _new_form(fresh, action), status=409, changed=changed or [("", "", "")])
 
 

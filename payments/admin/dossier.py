@@ -77,7 +77,9 @@ def read(order: Order) -> Dossier:
         refund.stream = of_id[refund.stream_id]
     cases = list(Discrepancy.objects.using(using).filter(order_id=order.pk).order_by("pk")[:ROWS_MAX])
     messages = list(ShopMessage.objects.using(using).filter(order_id=order.pk).order_by("pk")[:ROWS_MAX])
-    numbers = {*(row.channel_number for row in streams), *(row.number for row in (*streams, *refunds))}
+    numbers = (
+        {row.channel_number for row in streams} | {row.number for row in streams} | {row.number for row in refunds}
+    )
     notifications = list(
         Notification.objects.using(using).filter(number__in=numbers).defer("body", "parsed").order_by("pk")[:ROWS_MAX]
     )

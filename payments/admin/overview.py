@@ -96,19 +96,18 @@ class OverviewAdmin(ConsoleAdmin):
         refunds = Refund.objects.using(using).filter(next_try_at__isnull=False)
         owed = ShopMessage.objects.using(using).filter(state=MessageState.PENDING)
         inbox = Notification.objects.using(using).filter(next_try_at__isnull=False, state=NotificationState.RECEIVED)
-        waits = (
-            (gettext("Streams being watched"), streams, "next_check_at", "stream", "?state__exact=PENDING"),
-            (gettext("Refunds at work"), refunds, "next_try_at", "refund", ""),
-            (gettext("Messages to the shop pending"), owed, "next_try_at", "shopmessage", ""),
-            (gettext("Notifications not applied yet"), inbox, "next_try_at", "notification", "?state__exact=RECEIVED"),
-        )
-        return [self._waiting(*wait, now) for wait in waits]
+        return [
+            self._waiting(gettext("Streams being watched"), streams, "next_check_at", "stream", now),
+            self._waiting(gettext("Refunds at work"), refunds, "next_try_at", "refund", now),
+            self._waiting(gettext("Messages to the shop pending"), owed, "next_try_at", "shopmessage", now),
+            self._waiting(gettext("Notifications not applied yet"), inbox, "next_try_at", "notification", now),
+        ]
 
-    def _waiting(self, label: str, rows: "QuerySet[Any]", column: str, model: str, query: str, now: Any) -> Tile:
+    def _waiting(self, label: str, rows: "QuerySet[Any]", column: str, model: str, now: Any) -> Tile:
         count = _capped(rows)
         due = rows.filter(**{f"{column}__lt": now}).order_by(column).values_list(column, flat=True).first()
         overdue = gettext("%(span)s overdue") % {"span": present.age(due, now)} if due else "–"
-        url = reverse(f"{self.admin_site.name}:payonce_payments_{model}_changelist") + query
+        url = reverse(f"{self.admin_site.name}:payonce_payments_{model}_changelist")
         is_late = due is not None and (now - due).total_seconds() > 60
         text = f"{COUNT_MAX:,}+" if count > COUNT_MAX else str(count)
         return Tile(label, text, overdue, url, "warn" if is_late else "good")

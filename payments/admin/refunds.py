@@ -1,6 +1,6 @@
 """Refunds: the list, two queues, the page of one, and approve, decline, retry, write off."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from django import forms
 from django.contrib import admin
@@ -122,7 +122,7 @@ WRITE_OFF = Action(
 class RefundAdmin(ConsoleAdmin):
     """Refunds, newest first."""
 
-    list_display = (
+    list_display: tuple[str, ...] = (
         "number",
         "shown_state",
         "shown_amount",
@@ -132,10 +132,10 @@ class RefundAdmin(ConsoleAdmin):
         "requested_by",
         "shown_at",
     )
-    list_filter = ("state",)
+    list_filter: ClassVar[tuple[str, ...]] = ("state",)
     list_select_related = ("stream", "stream__order")
     ordering = ("-created_at",)
-    sortable_by = ("shown_at",)
+    sortable_by: ClassVar[tuple[str, ...]] = ("shown_at",)
     object_actions = (APPROVE, DECLINE, RETRY, WRITE_OFF)
 
     @display(_("state"))

@@ -194,7 +194,9 @@ def refund_context(stream: Stream) -> dict[str, Any]:
 
 def explain_refund(stream: Stream) -> Sequence[Any]:
     """What the page says above the form."""
-    texts = [_("The money goes back through the channel that took it, under one refund number. It cannot be undone.")]
+    texts: list[Any] = [
+        _("The money goes back through the channel that took it, under one refund number. It cannot be undone.")
+    ]
     from_minor = get_settings().REFUND.APPROVAL_MINOR
     if from_minor is not None:
         amount = to_text(from_minor, stream.captured_currency)

@@ -1,6 +1,7 @@
 """Operators of every role, signed in, and orders by the state that they reach by real steps."""
 
 from collections.abc import Callable
+from io import StringIO
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ def _channels(scripted: type[ScriptedChannel], transactional_db: None) -> None:
 @pytest.fixture
 def operator(transactional_db: None) -> Callable[..., Client]:
     """Sign a member of a ready group in: `operator("Finance", "fiona")`."""
-    call_command("payonce_groups", stdout=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    call_command("payonce_groups", stdout=StringIO())
 
     def sign_in(role: str, username: str = "") -> Client:
         user = User.objects.create_user(username or role.lower(), password="x", is_staff=True)
@@ -84,7 +85,11 @@ def duplicate() -> tuple[Stream, Stream, Discrepancy]:
     apply(first, view_of(first))
     for row in (first, second):
         row.refresh_from_db()
-    return second, first, Discrepancy.objects.get(stream=first, state__in=[DiscrepancyState.OPEN, DiscrepancyState.REPAIRING])
+    return (
+        second,
+        first,
+        Discrepancy.objects.get(stream=first, state__in=[DiscrepancyState.OPEN, DiscrepancyState.REPAIRING]),
+    )
 
 
 __all__ = ["action_of", "confirm", "duplicate", "form_of", "list_of", "page_of", "paid_stream", "texts"]

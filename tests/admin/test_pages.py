@@ -59,7 +59,9 @@ def test_the_timeline_has_every_event_with_who_and_what(superuser: Client) -> No
     response = superuser.get(page_of(stream.order))
     entries = response.context["dossier"].timeline.entries
     assert [entry.sequence for entry in entries] == list(range(1, Event.objects.filter(order=stream.order).count() + 1))
-    assert {"Order placed", "Stream created", "Handed to the buyer", "Money taken", "Order paid"} <= {e.what for e in entries}
+    assert {"Order placed", "Stream created", "Handed to the buyer", "Money taken", "Order paid"} <= {
+        e.what for e in entries
+    }
     assert "payonce (test)" in html
     paid = next(entry for entry in entries if entry.what == "Order paid")
     assert (paid.state_from, paid.state_to) == ("open", "paid")
@@ -123,7 +125,7 @@ def test_an_expired_looking_overview_counts_open_cases(superuser: Client, settin
     settings.PAYONCE = {**settings.PAYONCE, "REFUND": {"AUTO": False}}
     from payonce.payments.refund import run_refund
 
-    _, surplus, case = duplicate()
+    _, _, case = duplicate()
     run_refund(case.refund.number)
     from payonce.payments.models import Overview
 
