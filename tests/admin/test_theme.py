@@ -1,13 +1,13 @@
 """The same pages work on Django's own admin and on django-unfold."""
 
 import importlib
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from django.apps import apps
 from django.contrib import admin
+from django.contrib.admin import sites
 from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import clear_url_caches
@@ -25,22 +25,22 @@ from tests.factories import paid_stream
 def unfold(settings: Any) -> Iterator[None]:
     """A site whose console is registered again with unfold installed."""
     pytest.importorskip("unfold")
-    settings.INSTALLED_APPS = ["unfold", *settings.INSTALLED_APPS]
-    before = dict(admin.site._registry)
-    for model in PAGES:
-        admin.site.unregister(model)
-    register(admin.site)
+    plain = admin.site
+    settings.INSTALLED_APPS = ["unfold", *settings.INSTALLED_APPS]  # unfold puts its own site in place of Django's
+    from unfold.sites import UnfoldAdminSite
+
+    site = UnfoldAdminSite()
+    admin.site = sites.site = site
+    register(site)
     _reload_urls()
     yield
-    admin.site._registry.clear()
-    admin.site._registry.update(before)
-    settings.INSTALLED_APPS = [app for app in settings.INSTALLED_APPS if app != "unfold"]
+    admin.site = sites.site = plain
     _reload_urls()
 
 
 def _reload_urls() -> None:
     clear_url_caches()
-    importlib.reload(sys.modules["config.urls"])
+    importlib.reload(importlib.import_module("config.urls"))
 
 
 def test_auto_follows_the_installed_apps(settings: Any) -> None:
