@@ -65,7 +65,7 @@ def _start(work: Work, reason: str, is_forced: bool) -> "Expired | tuple[str, ..
 
 
 def _finish(work: Work) -> Expired:
-    """Relock and look again: CLOSED only if no stream is open, none is being confirmed, none is of unknown state in its time."""
+    """Relock and look again: CLOSED only if no stream is open, being confirmed, being closed, or of unknown state in its time."""
     order = work.order
     if order.state in (OrderState.PAID, OrderState.REFUNDED):
         return Expired.PAID
@@ -81,8 +81,11 @@ def _finish(work: Work) -> Expired:
 def _holds_order(work: Work, stream: Stream) -> bool:
     if stream.state in OPEN_STREAM_STATES:
         return True
+    if stream.state != StreamState.CLOSING:
+        return False
+    is_being_asked = stream.call_lease_until is not None and stream.call_lease_until > work.at
     ends = schedule.unpayable_after(stream, capabilities_of(stream), get_settings().GRACE_SECONDS)
-    return stream.state == StreamState.CLOSING and stream.is_answer_unknown and work.at <= ends
+    return work.at <= ends and (stream.is_answer_unknown or is_being_asked)
 
 
 def _follow_up(work: Work) -> None:

@@ -1,5 +1,7 @@
 """Evidence that arrives at the same moment: one keeper, one effect, and a surplus for every other success."""
 
+import threading
+
 import pytest
 
 from payonce.channels.messages import (
@@ -222,3 +224,23 @@ def test_two_orders_do_not_wait_for_each_other(patient):
     held, free = pending_stream(), pending_stream(open_order())
     with held_row(ORDER_ROW, held.order.number):
         assert run_together(lambda: apply(free, view_of(free))) == [Settled.KEEPER]
+
+
+def test_an_order_is_not_closed_while_another_process_still_asks_the_channel_to_close(patient):
+    """S4, M1: the stream is payable until the channel has answered the other process: money of that moment is in time."""
+    stream = pending_stream()
+    asked, go_on = threading.Event(), threading.Event()
+    patient.before["close"] = lambda _: (asked.set(), go_on.wait(20))
+
+    def cancel():
+        asked.wait(20)
+        answer = expire.close_order(stream.order.number, by="shop:shop")
+        apply(stream, view_of(stream))
+        go_on.set()
+        return answer
+
+    closed, cancelled = run_together(lambda: close.close_stream(stream.number, by="system:close"), cancel)
+    assert (closed, cancelled) == (close.Closed.PAID, expire.Expired.CLOSING)
+    order = Order.objects.get()
+    assert (order.state, order.keeper) == ("PAID", stream.number)
+    assert_sound(order)
