@@ -1,0 +1,188 @@
+"""Check a run: `check(database, channel ledger, shop inbox, history) → violations`, and the same as a command.
+
+    python -m torture.check --database-url … --ledger … [--inbox …] [--history …] [--mode always|rest] [--json]
+
+Exit status: 0 every invariant holds, 1 one is violated, 2 wrong usage, 3 the run was too gentle (INVALID), 4 a source cannot
+be read. Effects are read before the intents that must have come first, and again after: the ledger, the database, the ledger.
+"""
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psycopg
+
+from torture.facts import Books, Facts, OrderFacts, Violation, gather, sort_history, sort_inbox
+from torture.hardness import COUNTS, LEAST, Hardness
+from torture.liveness import Waits
+from torture.rules import Mode, judge_orders, judge_run
+from torture.sources import Database, Ledger, Operation, Row, SourceError, operations, read_ledger, read_lines
+
+BATCH = 500
+SHOWN_MAX = 50
+
+
+@dataclass
+class Report:
+    """What a check found: violations, how hard the run was, and how long the repairs took."""
+
+    violations: list[Violation] = field(default_factory=list)
+    hardness: Hardness = field(default_factory=Hardness)
+    waits: Waits = field(default_factory=Waits)
+
+    @property
+    def ids(self) -> set[str]:
+        """The ids of the violated invariants."""
+        return {item.rule for item in self.violations}
+
+
+def check(
+    database_url: str,
+    ledger: Callable[[], Ledger] | None = None,
+    inbox: Callable[[], Iterable[Row]] | None = None,
+    history: Iterable[Row] = (),
+    *,
+    mode: Mode = Mode.ALWAYS,
+    prefix: str = "",
+    liveness_scale: float = 0.0,
+    overdue_seconds: float = 120.0,
+) -> Report:
+    """Check a run; `ledger` and `inbox` are called to read them at the right moments, `history` is lines of operations.
+
+    `prefix` is that of this installation's numbers, where the ledger serves others too. `liveness_scale` stretches the bounds
+    of L1–L5 (0: only measure). `overdue_seconds` is how late a sweep may be at rest. Raises SourceError.
+    """
+    report = Report()
+    done = operations(history)
+    before = ledger() if ledger is not None else None
+    database = Database(database_url)
+    try:
+        alone, numbers = database.alone(), database.numbers()
+        at = database.at
+        batches = list(map(gather, database.batches(BATCH)))
+    except psycopg.Error as error:
+        raise SourceError(f"the database cannot be read: {error}") from error
+    finally:
+        database.close()
+    after = ledger() if ledger is not None else None
+    common = Facts(
+        at, [], alone, numbers, Books(before) if before else None, Books(after) if after else None,
+        sort_inbox(inbox() if inbox is not None else None), done, sort_history(done), prefix, overdue_seconds,
+    )  # fmt: skip
+    for orders in batches:
+        common.orders = orders
+        report.violations += judge_orders(common, mode)
+        _measure(report, orders, after)
+    common.orders = []
+    report.violations += judge_run(common, mode)
+    _measure_alone(report, common, done, after)
+    if liveness_scale:
+        report.violations += report.waits.judge(liveness_scale)
+    return report
+
+
+def _measure(report: Report, orders: list[OrderFacts], ledger: Ledger | None) -> None:
+    report.hardness.add_orders(orders)
+    report.waits.add_orders(orders, ledger)
+
+
+def _measure_alone(report: Report, facts: Facts, done: list[Operation], ledger: Ledger | None) -> None:
+    report.hardness.add_alone(facts.alone)
+    report.hardness.add_ledger(ledger)
+    report.hardness.add_history(done)
+    report.waits.add_history(done)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command. Returns the exit status."""
+    options = _options(argv)
+    try:
+        report = check(
+            options.database_url,
+            (lambda: read_ledger(options.ledger)) if options.ledger else None,
+            (lambda: read_lines(options.inbox)) if options.inbox else None,
+            read_lines(options.history) if options.history else (),
+            mode=Mode(options.mode), prefix=options.prefix, liveness_scale=options.liveness,
+            overdue_seconds=options.overdue,
+        )  # fmt: skip
+    except (SourceError, KeyError, psycopg.Error) as error:
+        print(f"payonce check: {error}", file=sys.stderr)
+        return 4
+    gentle = report.hardness.too_gentle(options.least)
+    (_print_json if options.json else _print_text)(report, gentle)
+    if report.violations:
+        return 1
+    return 3 if gentle else 0
+
+
+def _options(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m torture.check", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--database-url", required=True)
+    parser.add_argument("--ledger", type=Path, help="the sandbox's folder, its SQLite file, or a JSON dump of it")
+    parser.add_argument("--inbox", type=Path, help="what the shop was told, as JSON lines")
+    parser.add_argument("--history", type=Path, help="operations invoked and ended, as JSON lines")
+    parser.add_argument("--mode", choices=[mode.value for mode in Mode], default=Mode.ALWAYS.value)
+    parser.add_argument("--prefix", default="", help="of this installation's numbers, where others use the ledger too")
+    parser.add_argument(
+        "--liveness", type=float, default=0.0, help="judge L1-L5, with their bounds stretched by this factor"
+    )
+    parser.add_argument("--overdue", type=float, default=120.0, help="how many seconds late a sweep may be at rest")
+    parser.add_argument("--least", action="append", default=[], metavar="NAME=COUNT",
+                        help="INVALID below this count; `torture` for a torture run's counts. Names: " + ", ".join(COUNTS))  # fmt: skip
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args(argv)
+    least: dict[str, int] = {}
+    for text in options.least:
+        name, _, count = text.partition("=")
+        if text == "torture":
+            least = {**LEAST, **least}
+        elif name in COUNTS and count.isdecimal():
+            least[name] = int(count)
+        else:
+            parser.error(f"--least {text}: write NAME=COUNT with one of the names, or torture")
+    options.least = least
+    return options
+
+
+def _print_json(report: Report, gentle: dict[str, tuple[int, int]]) -> None:
+    verdict = "VIOLATED" if report.violations else "INVALID" if gentle else "OK"
+    found = {
+        "verdict": verdict,
+        "violations": [{"id": item.rule, "text": item.text, "rows": list(item.rows)} for item in report.violations],
+        "hardness": {name: report.hardness[name] for name in COUNTS},
+        "too_gentle": {name: {"was": was, "least": least} for name, (was, least) in gentle.items()},
+        "liveness": report.waits.figures(),
+    }
+    print(json.dumps(found, indent=2, ensure_ascii=False))
+
+
+def _print_text(report: Report, gentle: dict[str, tuple[int, int]]) -> None:
+    for item in report.violations[:SHOWN_MAX]:
+        print(f"VIOLATED {item}")
+    if len(report.violations) > SHOWN_MAX:
+        print(f"… and {len(report.violations) - SHOWN_MAX} more")
+    for name, times in sorted(Counter(item.rule for item in report.violations).items()):
+        print(f"{name}: {times}")
+    print("how hard: " + ", ".join(f"{name} {report.hardness[name]}" for name in COUNTS if report.hardness[name]))
+    for name, figure in report.waits.figures().items():
+        print(
+            "{}: p50 {p50:.1f} s, p99 {p99:.1f} s, max {max:.1f} s, bound {bound:.0f} s, of {count:.0f}".format(
+                name, **figure
+            )
+        )
+    for name, (was, wanted) in gentle.items():
+        print(f"INVALID: only {was} {name}, {wanted} are needed")
+    orders = report.hardness["orders"]
+    if report.violations:
+        print(f"VIOLATED: {len(report.violations)} in {orders} orders")
+    elif not gentle:
+        bound = f", so at most 1 in {orders // 3:,} orders with 95 % confidence" if orders >= 3 else ""
+        print(f"OK: no violation in {orders:,} orders{bound}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
