@@ -58,6 +58,11 @@ class Channel(ABC):
         self.options = options
 
     @property
+    def merchant(self) -> str:
+        """Who takes the money by this account's keys, as messages state it; empty where messages do not state it."""
+        return str(self.options.get("merchant", ""))
+
+    @property
     @abstractmethod
     def capabilities(self) -> Capabilities:
         """What this account can do."""

@@ -8,7 +8,7 @@ from django.db import connections
 from payonce.channels import http, registry
 from payonce.channels.base import Channel, Conversation
 from payonce.channels.errors import ChannelError
-from payonce.channels.messages import Capabilities, Outcome, Unknown
+from payonce.channels.messages import Capabilities, Outcome, Refused, Unknown
 from payonce.orders.conf import get_settings
 from payonce.payments.errors import InsideTransaction
 from payonce.payments.models import Stream
@@ -36,6 +36,20 @@ def let_go_of_database() -> None:
         raise InsideTransaction("A channel must not be called inside a transaction: commit the intent first.")
     if connection.settings_dict.get("OPTIONS", {}).get("pool"):
         connection.close()
+
+
+def why_not(outcome: Refused | Unknown) -> str:
+    """Why there is no definite answer, in a few words for a row."""
+    return outcome.reason if isinstance(outcome, Unknown) else f"{outcome.kind.value}: {outcome.code}"
+
+
+def is_own_merchant(stream: Stream, merchant: str) -> bool:
+    """Does a message that names this merchant speak of the stream's account? An empty name says nothing else."""
+    try:
+        own = registry.channel(stream.account).merchant
+    except ChannelError:
+        return not merchant
+    return not merchant or not own or merchant == own
 
 
 def capabilities_of(stream: Stream) -> Capabilities | None:

@@ -24,7 +24,7 @@ from payonce.orders.errors import AmendRefused
 from payonce.orders.events import Journal
 from payonce.orders.models import Order
 from payonce.payments import cache, clock, enqueue
-from payonce.payments.call import call, capabilities_of
+from payonce.payments.call import call, capabilities_of, why_not
 from payonce.payments.locks import Work, in_callers_transaction, under_lock
 from payonce.payments.models import Stream
 from payonce.payments.refs import payment_ref
@@ -76,9 +76,7 @@ def note_no_answer(work: Work, stream: Stream, outcome: Refused | Unknown) -> No
     """Unknown is not failed: keep the state, remember that the last answer was unknown."""
     if stream.state not in WATCHED_STREAM_STATES:
         return
-    stream.last_answer = (outcome.reason if isinstance(outcome, Unknown) else f"{outcome.kind.value}: {outcome.code}")[
-        :64
-    ]
+    stream.last_answer = why_not(outcome)[:64]
     stream.last_answer_at = work.at
     stream.is_answer_unknown = True
 

@@ -18,7 +18,7 @@ from payonce.channels.http import AsyncDriver
 from payonce.channels.messages import Known, Outcome, PaymentState, PaymentView, Unknown
 from payonce.orders.conf import get_settings
 from payonce.payments import capture, claims, close, flight, schedule
-from payonce.payments.call import call, capabilities_of, let_go_of_database
+from payonce.payments.call import call, capabilities_of, let_go_of_database, why_not
 from payonce.payments.claims import Claimed
 from payonce.payments.flight import Statement
 from payonce.payments.locks import under_lock
@@ -64,12 +64,12 @@ def poll_due(per_account: int | None = None) -> PollReport:
     for item, outcome in _ask_all(claimed):
         report.asked += 1
         account = item.stream.account
-        if isinstance(outcome, Unknown):
-            bad[account] += 1
-            reasons[account] = outcome.reason
-        else:
+        if isinstance(outcome, Known):
             good[account] += 1
             report.answered += 1
+        else:
+            bad[account] += 1
+            reasons[account] = why_not(outcome)
         if _is_quiet(item, outcome):
             quiet.append((item, outcome))
         else:
@@ -147,7 +147,7 @@ def _write_back(quiet: list[tuple[Claimed, Outcome[PaymentView]]]) -> Statement:
         if isinstance(outcome, Known):
             answer = outcome.value.state.value
         else:
-            answer = outcome.reason if isinstance(outcome, Unknown) else f"{outcome.kind.value}: {outcome.code}"
+            answer = why_not(outcome)
         next_at = schedule.next_check_at(stream, item.at, capabilities_of(stream), grace)
         row = (stream.pk, str(stream.state), claimed_until, next_at, answer[:64], item.at, stream.is_answer_unknown)
         for column, value in zip(columns, row, strict=True):

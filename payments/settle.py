@@ -16,7 +16,7 @@ from payonce.orders import transitions as orders
 from payonce.orders.conf import get_settings, get_shop
 from payonce.orders.statuses import LateDecision, OrderState
 from payonce.payments import cache, enqueue, schedule, surplus
-from payonce.payments.call import capabilities_of
+from payonce.payments.call import capabilities_of, is_own_merchant
 from payonce.payments.locks import Work
 from payonce.payments.models import Stream
 from payonce.payments.statuses import (
@@ -66,12 +66,12 @@ class Settled(StrEnum):
 def apply_evidence(work: Work, stream: Stream, evidence: Evidence) -> Settled:
     """Apply verified evidence to the stream; late evidence never moves a state backwards, a contradiction becomes a case."""
     view = evidence.view
-    if evidence.account != stream.account:
+    if evidence.account != stream.account or not is_own_merchant(stream, view.merchant):
         open_case(
             work, DiscrepancyKind.MISMATCH, stream.number,
-            f"Account {evidence.account} reports {stream.number}, a stream of {stream.account}.",
+            f"{evidence.account} reports {stream.number} for {view.merchant or 'itself'}, but it is a stream of {stream.account}.",
             stream=stream, amount_minor=view.paid_minor, account=evidence.account, answer=view.state,
-            channel_reference=view.channel_reference, currency=view.currency,
+            channel_reference=view.channel_reference, currency=view.currency, merchant=view.merchant,
         )  # fmt: skip
         return Settled.WRONG_ACCOUNT
     if _is_old_news(stream, evidence):

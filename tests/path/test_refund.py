@@ -5,14 +5,14 @@ from datetime import timedelta
 import pytest
 from django.db import IntegrityError, transaction
 
-from payonce.channels.messages import Known, Refused, RefusedKind, RefundState, RefundView, Unknown
+from payonce.channels.messages import Known, RefundState, RefundView, Refused, RefusedKind, Unknown
 from payonce.orders.models import Order
 from payonce.payments import refund, sweep
 from payonce.payments.models import Discrepancy, Refund, Stream
 from payonce.payments.refund import RefundCode, RefundRun, request_refund, run_refund
 from payonce.payments.surplus import decide_case
 from payonce.payments.transitions.refunds import RefundMove
-from tests.factories import apply, answer_paid, paid_stream, pending_stream, view_of
+from tests.factories import answer_paid, apply, paid_stream, pending_stream, view_of
 from tests.path.test_settle import two_open_ways
 
 ASK = {"reason": "requested_by_customer", "by": "alice"}

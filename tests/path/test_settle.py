@@ -193,3 +193,13 @@ def test_money_paid_after_the_shop_cancelled_is_late_also_before_the_expiry(scri
     order.refresh_from_db()
     assert apply(stream, view_of(stream, at=order.closed_at + timedelta(seconds=5))) == "surplus"
     assert Refund.objects.exists()
+
+
+def test_money_that_names_another_merchant_changes_nothing_but_opens_a_case(scripted, settings):
+    """X1: truly signed, and not for us."""
+    own = {"adapter": "tests.scripted.ScriptedChannel", "merchant": "M-1"}
+    settings.PAYONCE = {**settings.PAYONCE, "CHANNELS": {"scripted_a": own}}
+    stream = pending_stream()
+    assert apply(stream, view_of(stream, merchant="M-2")) == "wrong_account"
+    assert Discrepancy.objects.get().kind == "mismatch"
+    assert apply(stream, view_of(stream, merchant="M-1")) == "keeper"
