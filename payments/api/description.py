@@ -48,7 +48,6 @@ SETTINGS = {
     "DESCRIPTION": "Makes sure that an order is paid once.",
     "VERSION": "1",
     "OAS_VERSION": "3.1.0",
-    "SERVE_INCLUDE_SCHEMA": False,
     "PREPROCESSING_HOOKS": ["payonce.payments.api.description.keep_ours"],
 }
 describe = outside_transactions(
@@ -69,7 +68,8 @@ def read_docs(request: HttpRequest) -> HttpResponse:
     context = {"calls": list(_calls(schema)), "bodies": schema["components"]["schemas"], "info": schema["info"]}
     headers = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"}
     response = render(request, "payonce/api_docs.html", context)
-    response.headers.update(headers)  # type: ignore[attr-defined]
+    for name, value in headers.items():
+        response.headers[name] = value
     return response
 
 
