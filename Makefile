@@ -28,7 +28,7 @@ $(STAMP): pyproject.toml requirements/dev.txt requirements/dev-py312.txt require
 	@touch $@
 
 test: $(STAMP) ## run the tests on the checkout's own PostgreSQL and Redis (ARGS="-k settle" for some)
-	@$(RUN) -m pytest -q -n $(JOBS) -m "not packaging" $(ARGS)
+	@$(RUN) -m pytest -q -n $(JOBS) -m "not packaging and not smoke" $(ARGS)
 
 check: $(STAMP) ## lint, format, types, layers, missing migrations, API description
 	@$(RUN) -m config.check

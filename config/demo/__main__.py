@@ -78,7 +78,9 @@ def run(options: argparse.Namespace, screen: Screen) -> Result:
     with tempfile.TemporaryDirectory(prefix="payonce-demo-") as folder:
         inbox = Path(folder) / "shop.jsonl"
         screen.say("starting PostgreSQL, Redis, the bank, web, worker and beat")
-        with Supervisor(fresh=options.smoke, environment={INBOX_VARIABLE: str(inbox)}, say=screen.say) as supervisor:
+        with Supervisor(
+            fresh=options.fresh or options.smoke, environment={INBOX_VARIABLE: str(inbox)}, say=screen.say
+        ) as supervisor:
             site = open_site(supervisor)
             screen.say(f"ready: {', '.join(supervisor.names)}")
             result = judge(play(options.only, site, screen), site, inbox, screen)
@@ -103,7 +105,8 @@ def open_site(supervisor: Supervisor) -> Site:
     run_name = f"demo-{secrets.token_hex(4)}"
     made = json.loads(supervisor.manage("payonce_client", "create", run_name, "--source", "demo", "--json"))
     bank = SandboxControl.from_folder(supervisor.urls["sandbox"], supervisor.state / "sandbox")
-    return Site(supervisor, bank, Caller(supervisor.urls["web"], made["token"]), run_name)
+    earlier = frozenset((account, number) for account, sums in bank.ledger()["sums"].items() for number in sums)
+    return Site(supervisor, bank, Caller(supervisor.urls["web"], made["token"]), run_name, earlier)
 
 
 def serve_until_interrupted(site: Site, screen: Screen) -> None:
@@ -154,6 +157,7 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line; wrong usage exits with 2."""
     parser = argparse.ArgumentParser(prog="python -m config.demo", description=__doc__)
     parser.add_argument("--smoke", action="store_true", help="play on an empty database and exit")
+    parser.add_argument("--fresh", action="store_true", help="serve an empty database that goes at the end, too")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the result here")
     parser.add_argument("--only", type=_stories, default=STORIES, metavar="LETTERS", help="some stories, such as a,g")
     options = parser.parse_args(arguments)

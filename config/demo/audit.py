@@ -93,7 +93,7 @@ def audit(site: Site, purchases: Iterable[Purchase], inbox: Path) -> tuple[list[
     heard = read_inbox(inbox)
     verdicts = [judge(read_books(site, purchase, ledger, heard)) for purchase in wanted]
     known = {(row["account"], row["number"]) for row in site.rows(KNOWN_NUMBERS)}
-    return verdicts, problems + find_unexplained(ledger, known)
+    return verdicts, problems + find_unexplained(ledger, known | site.earlier)
 
 
 def read_books(site: Site, purchase: Purchase, sums: Sums, heard: Mapping[str, list[dict[str, Any]]]) -> Books:
@@ -184,7 +184,7 @@ def _shop(books: Books) -> Iterable[str]:
         yield f"the shop heard {paid} times that the order was paid"
 
 
-def find_unexplained(ledger: Sums, known: set[tuple[str, str]]) -> list[str]:
+def find_unexplained(ledger: Sums, known: set[tuple[str, str]] | frozenset[tuple[str, str]]) -> list[str]:
     """Money at the bank under a number that no stream has."""
     return [
         f"the bank took {sums['captured_minor']} under {number} of {account}, which no order knows"

@@ -115,6 +115,8 @@ class Site:
     bank: SandboxControl
     shop: Caller
     run: str
+    earlier: frozenset[tuple[str, str]] = frozenset()
+    """Accounts and numbers that the bank's ledger had before this run: `make demo` keeps its bank."""
 
     @property
     def web(self) -> str:
