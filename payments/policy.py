@@ -36,15 +36,15 @@ def judge(refund: Refund, stream: Stream, settings: RefundSettings, spent_today_
     return PolicyAnswer.DRY_RUN if settings.DRY_RUN else PolicyAnswer.ALLOWED
 
 
-def spent_today_minor(account: str, currency: str, at: datetime, using: str, but: int | None = None) -> int:
+def spent_today_minor(account: str, currency: str, at: datetime, using: str, but: str = "") -> int:
     """What automatic refunds of the account moved (or may have moved) in the 24 hours before `at`, in minor units.
 
-    One that is claimed counts before it is sent: its worker has judged the budget already. `but` is the refund being judged.
+    One that is claimed counts before it is sent: its worker has judged the budget already. `but` is the number of the refund being judged.
     """
     is_sent = Q(first_sent_at__gt=at - timedelta(days=1))
     is_claimed = Q(first_sent_at=None) & ~Q(call_lease="")
     rows = Refund.objects.using(using).filter(
         is_sent | is_claimed, purpose=RefundPurpose.SURPLUS, approved_by="", currency=currency, stream__account=account,
         is_released=False,
-    ).exclude(pk=but)  # fmt: skip
+    ).exclude(number=but)  # fmt: skip
     return int(rows.aggregate(total=Sum("amount_minor"))["total"] or 0)

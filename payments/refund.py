@@ -266,7 +266,7 @@ def _is_allowed(work: Work, refund: Refund, stream: Stream) -> bool:
     answer = policy.judge(refund, stream, conf, 0)
     if answer is PolicyAnswer.ALLOWED and conf.DAILY_MINOR is not None:
         lock_budget(work, stream.account)
-        spent = policy.spent_today_minor(stream.account, refund.currency, work.at, work.using, refund.pk)
+        spent = policy.spent_today_minor(stream.account, refund.currency, work.at, work.using, refund.number)
         answer = policy.judge(refund, stream, conf, spent)
     paid_at = stream.paid_at or stream.succeeded_at or work.at
     why = "" if answer is PolicyAnswer.ALLOWED else answer.value
