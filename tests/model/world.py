@@ -1,0 +1,280 @@
+"""The world of a model test: a real database with a movable clock, a real bank, a shop that may fail, and a checker that imports none of it."""
+
+import itertools
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict, replace
+from datetime import datetime, timedelta
+from typing import Any, ClassVar
+from unittest import mock
+
+from django.conf import settings
+from django.db import OperationalError, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.test import override_settings
+
+from config.environment import with_database
+from payonce.channels import http, registry
+from payonce.channels.messages import NotificationRequest
+from payonce.channels.sandbox import outbox
+from payonce.channels.sandbox.account import SandboxAccount
+from payonce.channels.sandbox.dialect import render_notification
+from payonce.channels.sandbox.sender import Style
+from payonce.channels.sandbox.testing import RunningSandbox
+from payonce.orders.models import Order
+from payonce.orders.shop import Shop, ShopEvent
+from payonce.orders.statuses import LateDecision
+from payonce.payments import cache, enqueue, flight, notify, sweep
+from payonce.payments.models import Stream
+from tests.clock import Clock
+from torture.check import Mode, check
+from torture.sources import Ledger, read_ledger
+
+ACCOUNTS = {
+    "sure": {"close_proof": "answer", "clock_skew_seconds": 2, "notification_horizon_seconds": 10_800},
+    "shy": {
+        "close_proof": "query", "not_found_before_buyer_acts": True, "clock_skew_seconds": 2,
+        "notification_horizon_seconds": 10_800,
+    },
+    "hold": {
+        "close_proof": "restraint", "captures": True, "clock_skew_seconds": 2, "notification_horizon_seconds": 10_800,
+    },
+}  # fmt: skip
+"""A provable close; one that cannot be closed before the buyer acts; one whose capture is ours."""
+POLICIES: tuple[dict[str, Any], ...] = (
+    {"REFUND": {"APPROVAL_MINOR": 700}},
+    {"REFUND": {"AUTO": False}},
+    {"REFUND": {"MAX_MINOR": 600, "DELAY_SECONDS": 20}, "LATE_PAYMENT": "ACCEPT"},
+    {"REFUND": {"DAILY_MINOR": 1200}, "LATE_PAYMENT": "ASK"},
+    {"SWITCH": {"PROOF_SECONDS": 0, "UNPROVEN": "wait"}},
+)
+TABLES = (
+    "payonce_event", "payonce_shop_message", "payonce_discrepancy", "payonce_refund", "payonce_notification",
+    "payonce_idempotency", "payonce_channel_state", "payonce_stream", "payonce_order", "payonce_test_clock",
+)  # fmt: skip
+NEXT_DUE = """
+SELECT min(at) - payonce_now() FROM (
+    SELECT next_check_at AS at FROM payonce_stream UNION ALL SELECT next_try_at FROM payonce_refund
+    UNION ALL SELECT next_expiry_at FROM payonce_order
+    UNION ALL SELECT approval_expires_at FROM payonce_refund WHERE state = 'AWAITING_APPROVAL'
+    UNION ALL SELECT next_try_at FROM payonce_notification WHERE state = 'RECEIVED'
+    UNION ALL SELECT greatest(m.next_try_at, m.lease_until) FROM payonce_shop_message m WHERE m.state = 'PENDING'
+        AND NOT EXISTS (SELECT 1 FROM payonce_shop_message o WHERE o.order_id = m.order_id AND o.listener = m.listener
+            AND o.sequence < m.sequence AND o.state = 'PARKED')
+) AS due
+"""
+
+
+class Killed(BaseException):
+    """The process died here: nothing after it runs, whatever it was about to catch."""
+
+
+class ModelShop(Shop):
+    """Keeps what it is told as lines of an inbox; fails `failures` times, and judges late money as `verdict` says."""
+
+    inbox: ClassVar[list[dict[str, Any]]] = []
+    failures: ClassVar[int] = 0
+    verdict: ClassVar[LateDecision | None] = None
+
+    def order_event(self, event: ShopEvent) -> None:
+        if type(self).failures > 0:
+            type(self).failures -= 1
+            raise RuntimeError("the shop is away")
+        self.inbox.append({**asdict(event), "at": event.at.isoformat()})
+
+    def late_payment(self, order: Order, paid_at: datetime, in_time: bool) -> LateDecision:
+        return self.verdict or super().late_payment(order, paid_at, in_time)
+
+
+class World:
+    """Everything that a story may do, and the small ledger of what the buyers really paid."""
+
+    def __init__(self, bank: RunningSandbox, clock: Clock, policy: dict[str, Any]) -> None:
+        self.bank, self.control, self.clock = bank, bank.control, clock
+        self.base = {"SWITCH": {"PROOF_SECONDS": 0}, **policy}
+        self.paid: Counter[tuple[str, str]] = Counter()
+        self.history: list[dict[str, Any]] = []
+        self.offset = 0.0
+        self._ids = itertools.count(1)
+        self._payment_id = self._newest_payment()
+        self._patches: list[Any] = []
+        self._crossings = 0
+        self._crash: tuple[int, str, str] | None = None
+
+    # --- beginning and end ---
+
+    def begin(self) -> None:
+        with connections["default"].cursor() as cursor:
+            cursor.execute(f"TRUNCATE {', '.join(TABLES)} RESTART IDENTITY CASCADE")
+        ModelShop.inbox.clear()
+        ModelShop.failures, ModelShop.verdict = 0, None
+        conf = {
+            **settings.PAYONCE, "CHANNELS": self.bank.accounts, "GRACE_SECONDS": 3, "POLL_CONCURRENCY": 1,
+            "SHOP": "tests.model.world.ModelShop", **self.base,
+        }  # fmt: skip
+        self._enter(override_settings(PAYONCE=conf))
+        self._enter(mock.patch.object(enqueue, "kick", lambda task: None))
+        self._enter(mock.patch.object(sweep, "THREADS", 1))
+        self._enter(mock.patch.object(flight, "fly", self._crossing("fly", flight.fly)))
+        self._enter(mock.patch.object(http, "run", self._crossing("call", http.run)))
+        self._enter(mock.patch.object(BaseDatabaseWrapper, "commit", self._crossing("commit", BaseDatabaseWrapper.commit)))
+        registry.reset()
+        cache.reset()
+        for account in ACCOUNTS:
+            registry.channel(account).clock = lambda: time.time() + self.offset
+        self.control.clear_faults()
+        self.control.set_clock(0)
+        self.control.hold_notifications()
+        self.clock.advance(0)
+
+    def end(self) -> None:
+        for patch in reversed(self._patches):
+            patch.__exit__(None, None, None)
+        self._patches.clear()
+        registry.reset()
+
+    def _enter(self, patch: Any) -> None:
+        patch.__enter__()
+        self._patches.append(patch)
+
+    # --- time ---
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass for the database, the bank and the adapters alike; cached results die of age."""
+        self.clock.advance(seconds)
+        self.offset += seconds
+        self.control.set_clock(self.offset)
+        if seconds >= 10:
+            self.flush_cache()
+
+    def flush_cache(self) -> None:
+        cache._try(lambda client: client.flushdb())
+
+    # --- crashes ---
+
+    @contextmanager
+    def crash(self, plan: tuple[int, str, str] | None) -> Iterator[None]:
+        """Die (or fail) at the n-th crossing of a boundary, before or after it took effect."""
+        self._crossings, self._crash = 0, plan
+        try:
+            yield
+        except (Killed, OperationalError):
+            self._crash = None
+            connections["default"].close()
+            self.log("caught", "ok")
+        finally:
+            self._crash = None
+
+    def _crossing(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def crossed(*args: Any, **kwargs: Any) -> Any:
+            self._crossings += 1
+            plan = self._crash if self._crash is not None and self._crash[0] == self._crossings else None
+            if plan is not None and plan[1] == "before":
+                self._die(plan[2], name)
+            answer = real(*args, **kwargs)
+            if plan is not None:
+                self._die(plan[2], name)
+            return answer
+
+        return crossed
+
+    def _die(self, how: str, where: str) -> None:
+        self._crash = None
+        raise Killed(where) if how == "kill" else OperationalError(f"the connection was lost at {where}")
+
+    # --- history ---
+
+    def log(self, op: str, how: str, args: dict[str, Any] | None = None, result: dict[str, Any] | None = None) -> None:
+        """One operation, invoked and ended now."""
+        number, at = next(self._ids), time.time() + self.offset
+        self.history.append({"id": number, "type": "invoke", "op": op, "at": at, "args": args or {}})
+        self.history.append({"id": number, "type": how, "op": op, "at": at, "result": result or {}})
+
+    # --- what the buyer and the bank do ---
+
+    def streams(self) -> list[Stream]:
+        return list(Stream.objects.filter(origin_number="").order_by("id"))
+
+    def took(self, account: str, number: str, amount: int) -> None:
+        """The buyer's own note of money that left the wallet."""
+        self.paid[account, number] += amount
+
+    def messages(self) -> list[outbox.Notification]:
+        """Every notification that the bank owes about this story, the oldest first."""
+        numbers = {stream.number for stream in self.streams()}
+        with closing(sqlite3.connect(f"file:{self.bank.folder / 'bank.sqlite3'}?mode=ro", uri=True)) as database:
+            database.row_factory = sqlite3.Row
+            return [message for message in outbox.find(database) if message.number in numbers]
+
+    def deliver(self, message: outbox.Notification, style: Style, log_as: str) -> notify.NotifyResult:
+        """Hand the bytes to the door, signed at the time of the moment."""
+        account = SandboxAccount.from_options(message.account, self.bank.accounts[message.account])
+        headers, body = render_notification(account, message, time.time() + self.offset, style)
+        headers = {name.lower(): value for name, value in headers.items()}
+        result = notify.receive(message.account, NotificationRequest(headers, body))
+        args = {"account": message.account, "dedupe_key": message.key, "kind": style.forgery}
+        self.log(log_as, "ok", args, {"status": result.answer.status, "outcome": result.outcome.value})
+        return result
+
+    # --- the truth ---
+
+    def ledger(self) -> Ledger:
+        """The bank's books about this story alone."""
+        whole = read_ledger(self.bank.folder)
+        mine = {row["number"] for row in whole.payments if row["id"] > self._payment_id}
+        return replace(
+            whole,
+            payments=[row for row in whole.payments if row["number"] in mine],
+            captures=[row for row in whole.captures if row["number"] in mine],
+            refunds=[row for row in whole.refunds if row["payment_number"] in mine],
+            journal=[row for row in whole.journal if row["number"] in mine],
+            notifications=[row for row in whole.notifications if row["number"] in mine],
+        )
+
+    def _newest_payment(self) -> int:
+        return max((row["id"] for row in read_ledger(self.bank.folder).payments), default=0)
+
+    def check(self, mode: Mode = Mode.ALWAYS) -> None:
+        """No invariant is broken, and the bank took exactly what the buyers paid."""
+        name = str(connections["default"].settings_dict["NAME"])
+        url = with_database(settings.DATABASE_URL, name)
+        report = check(url, self.ledger, lambda: list(ModelShop.inbox), self.history, mode=mode)
+        assert not report.violations, "\n" + "\n".join(map(str, report.violations))
+        taken: Counter[tuple[str, str]] = Counter()
+        for row in self.ledger().captures:
+            if not row["capture_key"]:
+                taken[row["account"], row["number"]] += row["amount_minor"]
+        assert taken == self.paid, (taken, self.paid)
+
+    # --- healing ---
+
+    def heal(self) -> None:
+        """Faults end, the bank finishes what it began, the shop is back."""
+        self.control.clear_faults()
+        self.control.hold_notifications()
+        ModelShop.failures = 0
+        ledger = self.ledger()
+        for row in ledger.refunds:
+            if row["state"] == "IN_PROGRESS":
+                self.control.settle_refund(row["payment_number"], row["number"], "DONE", account=row["account"])
+        for row in ledger.payments:
+            if row["state"] == "IN_PROGRESS":
+                self.control.decline(row["number"], account=row["account"])
+
+    def drain(self, hours: float = 30.0) -> None:
+        """Sweep until nothing is due, moving time on to whatever is due next."""
+        end = self.offset + timedelta(hours=hours).total_seconds()
+        for _round in range(600):
+            with connections["default"].cursor() as cursor:
+                cursor.execute(NEXT_DUE)
+                wait = cursor.fetchone()[0]
+            if wait is None or (self.offset + wait.total_seconds() > end):
+                return
+            if wait.total_seconds() > 0:
+                self.advance(wait.total_seconds() + 0.05)
+            for name in ("inbox", "poll", "close", "expire", "refund", "publish"):
+                sweep.SWEEPS[name][0]()
+        raise AssertionError("the sweeps never come to rest")
