@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from config.demo.site import WALLET_B, until
 from config.demo.tale import Story, Tale
 
-VALID_SECONDS = 6
+VALID_SECONDS = 8
 CLOSED_SECONDS = 40.0
 
 
