@@ -5,13 +5,15 @@ Errors are Django's (`wrap_database_errors`), and any error inside a transaction
 swallowed inside `atomic` would otherwise look like a commit.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import Enum
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
 from django.db import connections, models
 from psycopg import Cursor
+from psycopg.pq import TransactionStatus
 
 M = TypeVar("M", bound=models.Model)
 Row = tuple[Any, ...]
@@ -42,11 +44,30 @@ def fly(statements: Sequence[Statement], using: str) -> list[list[Row]]:
 
 
 def _fly(statements: Sequence[Statement], raw: Any) -> list[list[Row]]:
-    if len(statements) == 1:
+    begins = _begins_plainly(raw)
+    if len(statements) == 1 and not begins:
         return [_rows(Cursor(raw).execute(statements[0].sql, statements[0].params))]
-    with raw.pipeline():  # its end is the one sync
+    with _travelling_begin(raw) if begins else raw.pipeline():  # its end is the one sync
         cursors = [Cursor(raw).execute(statement.sql, statement.params) for statement in statements]
     return [_rows(cursor) for cursor in cursors]
+
+
+def _begins_plainly(raw: Any) -> bool:
+    """Would the next statement open a transaction by a BEGIN without options?"""
+    options = (raw.isolation_level, raw.read_only, raw.deferrable)
+    return not raw.autocommit and raw.info.transaction_status == TransactionStatus.IDLE and options == (None,) * 3
+
+
+@contextmanager
+def _travelling_begin(raw: Any) -> Iterator[None]:
+    """A pipeline whose first statement is BEGIN. psycopg's own BEGIN waits for its answer, also in a pipeline: a round trip."""
+    raw.autocommit = True  # no traffic: psycopg only stops opening the transaction itself
+    try:
+        with raw.pipeline():
+            Cursor(raw).execute("BEGIN")
+            yield
+    finally:
+        raw._autocommit = False  # noqa: SLF001 - the setter refuses inside the transaction that now is open
 
 
 def _rows(cursor: Any) -> list[Row]:

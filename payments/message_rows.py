@@ -157,7 +157,9 @@ def _set(message_id: int, state: MessageState, by: str) -> bool:
         work.journal.write(work.order, f"message.{state.lower()}", subject=f"{row.listener}:{row.sequence}"[:40])
         for case in work.cases:
             if case.kind == DiscrepancyKind.SHOP_NOT_TOLD and case.subject == _case_subject(row):
-                cases.resolve(work, case, Decision.DISMISS, by.removeprefix("operator:"), f"message {state.value.lower()}")
+                cases.resolve(
+                    work, case, Decision.DISMISS, by.removeprefix("operator:"), f"message {state.value.lower()}"
+                )
 
     under_lock(by, decide, order_id=row.order_id)
     return True

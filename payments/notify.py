@@ -134,3 +134,17 @@ def apply_received(limit: int = 100) -> int:
             log.exception("notification %s still cannot be applied", row.pk)
             inbox.try_later(row, error)
     return done
+
+
+def apply_stored(notification_id: int) -> Received | None:
+    """Apply one stored notification now, for a person; None when it still cannot be applied. A processed one is a repeat."""
+    row = Notification.objects.using(get_settings().DATABASE).get(pk=notification_id)
+    if row.state != NotificationState.RECEIVED:
+        return Received.REPEAT
+    try:
+        notice = inbox.read_notice(row.parsed)
+        return apply_notice(row.account, notice, lambda at: inbox.processed(row, at))
+    except Exception as error:
+        log.exception("notification %s still cannot be applied", row.pk)
+        inbox.try_later(row, error)
+        return None

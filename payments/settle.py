@@ -212,8 +212,11 @@ def _second_capture(work: Work, stream: Stream, view: PaymentView, way: Confirma
 
 def _judge_facts(work: Work, stream: Stream) -> None:
     """Money that left without us: a refund made outside payonce, a dispute, a reversal."""
-    ours = sum(refund.amount_minor for refund in work.refunds if refund.stream_id == stream.pk and refund.first_sent_at)
-    if stream.channel_refunded_minor > ours:
+    left = stream.channel_refunded_minor  # nothing, nearly always: then the refunds need not be read
+    ours = (
+        sum(row.amount_minor for row in work.refunds if row.stream_id == stream.pk and row.first_sent_at) if left else 0
+    )
+    if left > ours:
         open_case(
             work, DiscrepancyKind.OUTSIDE_REFUND, stream.number,
             f"{stream.account} gave {stream.channel_refunded_minor - ours} (minor units) of {stream.number} back without us.",

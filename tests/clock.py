@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 from django.db import connection
 
@@ -20,8 +21,10 @@ TRUE = (
 class Clock:
     """Every process that uses this database sees the moved time at once."""
 
-    def advance(self, seconds: float) -> None:
-        """Let `seconds` pass."""
+    def advance(self, seconds: float | timedelta) -> None:
+        """Let so much time pass."""
+        if isinstance(seconds, timedelta):
+            seconds = seconds.total_seconds()
         with connection.cursor() as cursor:
             cursor.execute("INSERT INTO payonce_test_clock VALUES (%s)", [seconds])
         clock._last = None

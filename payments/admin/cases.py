@@ -12,7 +12,7 @@ from payonce.payments import clock
 from payonce.payments.admin import present, search
 from payonce.payments.admin.actions import Action, ConfirmForm, Operator, Result, refused
 from payonce.payments.admin.base import ConsoleAdmin, display
-from payonce.payments.admin.facts import Fact, case_facts
+from payonce.payments.admin.facts import SURPLUS_KINDS, Fact, case_facts, case_sentence
 from payonce.payments.amounts import to_text
 from payonce.payments.models import Discrepancy
 from payonce.payments.permissions import Permission
@@ -25,7 +25,6 @@ from payonce.payments.statuses import (
 )
 from payonce.payments.surplus import Decided, decide_case
 
-SURPLUS_KINDS = (DiscrepancyKind.DUPLICATE, DiscrepancyKind.LATE_PAYMENT, DiscrepancyKind.SECOND_CAPTURE)
 UNMATCHED_KINDS = (
     DiscrepancyKind.ORPHAN, DiscrepancyKind.MISMATCH, DiscrepancyKind.STATEMENT, DiscrepancyKind.OUTSIDE_REFUND,
     DiscrepancyKind.CONTRADICTION,
@@ -119,7 +118,7 @@ def act_decide(case: Discrepancy, operator: Operator, data: dict[str, Any]) -> R
 
 
 DECIDE = Action(
-    "decide", _("Decide…"), Permission.DECIDE, lambda case: [case.summary, case.note] if case.note else [case.summary],
+    "decide", _("Decide…"), Permission.DECIDE, lambda case: [case_sentence(case), case.note] if case.note else [case_sentence(case)],
     refuse_decide, act_decide, case_facts, DecideForm, is_money=True,
 )  # fmt: skip
 
@@ -190,7 +189,7 @@ class DiscrepancyAdmin(ConsoleAdmin):
             Fact(gettext("Amount"), present.money(row.amount_minor, row.currency) if row.amount_minor else "–"),
             Fact(gettext("Opened"), present.moment(row.opened_at)),
             Fact(gettext("Resolved"), present.moment(row.resolved_at)),
-            Fact(gettext("Decision"), row.get_decision_display() or "–"),
+            Fact(gettext("Decision"), row.get_decision_display() if row.decision else "–"),
             Fact(gettext("Decided by"), row.decided_by or "–"),
             Fact(gettext("Note"), row.note or "–"),
         ]
@@ -199,7 +198,7 @@ class DiscrepancyAdmin(ConsoleAdmin):
             "heading": f"{row.get_kind_display()}: {row.subject}",
             "badge": present.state_badge(row),
             "mode": present.mode_badge([row.account] if row.account else []),
-            "lead": row.summary,
+            "lead": case_sentence(row),
             "summary": summary,
             "evidence": evidence,
         }

@@ -3,17 +3,18 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from django.utils.text import capfirst
 from django.utils.translation import gettext
 
 from payonce.orders.statuses import OrderState
 from payonce.payments.admin import present
 from payonce.payments.admin.dossier import Dossier
+from payonce.payments.admin.facts import case_sentence
 from payonce.payments.amounts import to_text
 from payonce.payments.models import Discrepancy, Refund, Stream
 from payonce.payments.statuses import (
     WATCHED_STREAM_STATES,
     DiscrepancyKind,
-    DiscrepancyState,
     MessageState,
     RefundState,
     StreamRole,
@@ -70,10 +71,10 @@ def _open_case(everything: Dossier, page: "ConsoleAdmin") -> Diagnosis | None:
 
 def _first_case(cases: "list[Discrepancy]", page: "ConsoleAdmin") -> Diagnosis | None:
     for case in cases:
-        text = case.note if case.note and case.state == DiscrepancyState.OPEN else case.summary
+        text = f"{case_sentence(case)} {case.note}".strip()
         is_untold = case.kind == DiscrepancyKind.SHOP_NOT_TOLD
         label = gettext("Look at the case") if is_untold else gettext("Decide…")
-        return Diagnosis("warn", f"{case.get_kind_display()}: {text}", label, page.link_to(case))
+        return Diagnosis("warn", f"{capfirst(case.get_kind_display())}: {text}", label, page.link_to(case))
     return None
 
 

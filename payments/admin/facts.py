@@ -11,10 +11,13 @@ from payonce.payments.admin.actions import Facts
 from payonce.payments.admin.dossier import Dossier, given_back_minor, on_its_way_minor
 from payonce.payments.amounts import to_text
 from payonce.payments.models import Discrepancy, Refund, ShopMessage, Stream
-from payonce.payments.statuses import StreamRole
+from payonce.payments.statuses import DiscrepancyKind, StreamRole
 
 if TYPE_CHECKING:
     from payonce.payments.admin.base import ConsoleAdmin
+
+
+SURPLUS_KINDS = (DiscrepancyKind.DUPLICATE, DiscrepancyKind.LATE_PAYMENT, DiscrepancyKind.SECOND_CAPTURE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,14 @@ def case_facts(row: Discrepancy) -> Facts:
     if row.refund is not None:
         facts[gettext("Refund")] = f"{row.refund.number}: {row.refund.get_state_display()}"
     return facts
+
+
+def case_sentence(row: Discrepancy) -> str:
+    """What a case is about, with its amount as people write it where the money is simply not needed."""
+    if row.kind in SURPLUS_KINDS and row.amount_minor:
+        facts = {"number": row.subject, "amount": to_text(row.amount_minor, row.currency)}
+        return gettext("%(number)s took %(amount)s that its order does not need.") % facts
+    return row.summary
 
 
 def message_facts(row: ShopMessage) -> Facts:

@@ -13,7 +13,8 @@ from payonce.orders.conf import get_settings
 from payonce.payments import clock
 from payonce.payments.admin import channels, confirm, present
 from payonce.payments.admin.base import COUNT_MAX, ConsoleAdmin
-from payonce.payments.admin.cases import SURPLUS_KINDS, UNMATCHED_KINDS
+from payonce.payments.admin.cases import UNMATCHED_KINDS
+from payonce.payments.admin.facts import SURPLUS_KINDS
 from payonce.payments.admin.refunds import STUCK_STATES
 from payonce.payments.models import Discrepancy, Notification, Refund, ShopMessage, Stream
 from payonce.payments.statuses import (

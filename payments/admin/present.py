@@ -126,11 +126,11 @@ def adapter_of(account: str) -> str:
 
 
 def mode_badge(accounts: Iterable[str]) -> SafeString:
-    """TEST where a sandbox takes part, LIVE otherwise; nothing for an order without streams."""
-    adapters = {adapter_of(account) for account in accounts}
+    """TEST where a sandbox takes part, LIVE otherwise; nothing where no configured account is known."""
+    adapters = {adapter_of(account) for account in accounts} - {""}
     if not adapters:
         return SafeString("")
-    is_test = bool(adapters & {"sandbox", "scripted"})
+    is_test = "sandbox" in adapters
     name = gettext("TEST") if is_test else gettext("LIVE")
     return format_html('<span class="payonce-mode payonce-mode-{}">{}</span>', "test" if is_test else "live", name)
 

@@ -11,6 +11,10 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
+        migrations.AlterModelOptions(
+            name='channelstate',
+            options={'verbose_name': 'channel', 'verbose_name_plural': 'channels'},
+        ),
         migrations.CreateModel(
             name='NeedsDecision',
             fields=[

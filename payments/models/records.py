@@ -198,8 +198,8 @@ class ChannelState(models.Model):
     foreign_count = models.BigIntegerField(_("notifications about other numbers"), default=0)
 
     class Meta:
-        verbose_name = _("channel state")
-        verbose_name_plural = _("channel states")
+        verbose_name = _("channel")
+        verbose_name_plural = _("channels")
         db_table = "payonce_channel_state"
 
     def __str__(self) -> str:

@@ -1,50 +1,76 @@
-"""Template filters of the console."""
+"""Template filters of the console.
+
+Django imports every tag library while it sets templates up, which django-unfold does while it is itself being imported: so
+the console, which takes unfold's base class, is only imported when a filter runs.
+"""
 
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django import template
 from django.db import models
 
-from payonce.payments.admin import present, timeline
+if TYPE_CHECKING:
+    from types import ModuleType
 
 register = template.Library()
+
+
+def _present() -> "ModuleType":
+    from payonce.payments.admin import present
+
+    return present
 
 
 @register.filter
 def money(amount_minor: int, currency: str) -> str:
     """`{{ refund.amount_minor|money:refund.currency }}`."""
-    return present.money(amount_minor, currency)
+    shown: str = _present().money(amount_minor, currency)
+    return shown
 
 
 @register.filter
 def moment(at: datetime | None) -> str:
     """A time to the second."""
-    return present.moment(at)
+    shown: str = _present().moment(at)
+    return shown
 
 
 @register.filter
 def copyable(text: Any) -> str:
     """A number that one click selects."""
-    return present.copyable(text) if text else ""
+    shown: str = _present().copyable(text) if text else ""
+    return shown
 
 
 @register.filter
 def badge(tone: str, word: Any) -> str:
     """`{{ "good"|badge:word }}`."""
-    return present.badge(tone, word)
+    shown: str = _present().badge(tone, word)
+    return shown
 
 
 @register.filter
 def state_badge(row: models.Model) -> str:
     """A row's state."""
-    return present.state_badge(row)
+    shown: str = _present().state_badge(row)
+    return shown
 
 
 @register.filter
 def event_name(kind: str) -> str:
     """An event's kind in words."""
+    from payonce.payments.admin import timeline
+
     return timeline.name_of(kind)
+
+
+@register.filter
+def case_sentence(case: Any) -> str:
+    """What a case is about."""
+    from payonce.payments.admin import facts
+
+    return facts.case_sentence(case)
 
 
 @register.simple_tag(takes_context=True)
