@@ -18,11 +18,12 @@ from payonce.channels.errors import ChannelError, UnknownAccount
 from payonce.channels.messages import Acknowledgement, NotAuthentic, Notice, NotificationRequest, Verdict
 from payonce.orders.conf import get_settings
 from payonce.orders.errors import OrderNotFound
-from payonce.payments import clock, inbox, poll, refund, refund_answer
+from payonce.payments import clock, inbox, poll, refund_answer
 from payonce.payments.errors import InsideTransaction, NotificationKnown
 from payonce.payments.inbox import Received
 from payonce.payments.locks import Work, under_lock
 from payonce.payments.models import Notification
+from payonce.payments.refund_run import follow_up
 from payonce.payments.settle import Evidence, apply_evidence
 from payonce.payments.statuses import Confirmation, NotificationState
 
@@ -106,7 +107,7 @@ def _apply(work: Work, account: str, notice: Notice) -> str:
     if stream.account != account:
         return "wrong_account"
     refund_answer.apply_view(work, row, notice.refund)
-    refund.follow_up(work)
+    follow_up(work)
     return notice.refund.state.value
 
 

@@ -9,6 +9,9 @@ from payonce.orders.conf import RefundSettings
 from payonce.payments.models import Refund, Stream
 from payonce.payments.statuses import RefundPurpose, StreamRole
 
+AUTOMATON = "payonce"
+"""Who requested a refund that no person asked for."""
+
 
 class PolicyAnswer(StrEnum):
     """Whether an automatic refund may be sent; everything but ALLOWED parks it for a person."""
@@ -21,9 +24,14 @@ class PolicyAnswer(StrEnum):
     DRY_RUN = "dry run"
 
 
+def is_automatic(refund: Refund) -> bool:
+    """Did nobody ask for it, and nobody decide it?"""
+    return refund.purpose == RefundPurpose.SURPLUS and refund.requested_by == AUTOMATON and not refund.approved_by
+
+
 def judge(refund: Refund, stream: Stream, settings: RefundSettings, spent_today_minor: int) -> PolicyAnswer:
     """May this refund go out? One that a person asked for or decided is never held back by the automatic limits."""
-    if refund.purpose != RefundPurpose.SURPLUS or refund.approved_by:
+    if not is_automatic(refund):
         return PolicyAnswer.DRY_RUN if settings.DRY_RUN else PolicyAnswer.ALLOWED
     if stream.role != StreamRole.SURPLUS:
         return PolicyAnswer.KEEPER

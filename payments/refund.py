@@ -1,39 +1,20 @@
-"""Refund: decide, reserve, approve; then ask the channel under the one number, and never under another while the outcome is open.
+"""Refund: a person or the shop asks, a second one approves, a worker carries it out (`refund_run`) under the one number."""
 
-`request_refund` is how a person or the shop asks. `run_refund` carries one refund out: claim, policy, query first when the
-last outcome is unknown, call, record. Money moves only there.
-"""
-
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from enum import StrEnum
-from typing import TypeVar
 
-from payonce.channels import messages
-from payonce.channels.messages import Known, Outcome, RefundView, Refused, RefusedKind
 from payonce.orders.conf import get_settings
-from payonce.orders.errors import OrderNotFound
-from payonce.payments import cache, enqueue, policy, refund_answer, schedule, surplus
-from payonce.payments.call import call, capabilities_of
-from payonce.payments.errors import RefundNotFound
-from payonce.payments.locks import Work, lock_budget, under_lock
-from payonce.payments.models import Refund, Stream
-from payonce.payments.policy import PolicyAnswer
-from payonce.payments.refs import notify_url, payment_ref
-from payonce.payments.statuses import (
-    Confirmation,
-    DiscrepancyKind,
-    RefundPurpose,
-    RefundState,
-    StreamState,
-)
-from payonce.payments.transitions import cases
+from payonce.payments import refund_answer, surplus
+from payonce.payments.call import capabilities_of
+from payonce.payments.locks import Work, under_lock
+from payonce.payments.models import Stream
+from payonce.payments.refund_run import RefundRun, follow_up, run_refund, with_refund
+from payonce.payments.statuses import RefundPurpose, RefundState, StreamState
 from payonce.payments.transitions import refunds as arrows
 from payonce.payments.transitions.refunds import RefundMove
 
-T = TypeVar("T")
 REASONS = ("requested_by_customer", "duplicate", "out_of_stock", "fraudulent", "other")
 
 
@@ -59,19 +40,6 @@ class RefundRequested:
     number: str = ""
     state: str = ""
     refundable_minor: int = 0
-
-
-class RefundRun(StrEnum):
-    """What carrying a refund out came to."""
-
-    DONE = "done"
-    SUBMITTED = "submitted"
-    UNKNOWN = "unknown"
-    REJECTED = "rejected"
-    ATTENTION = "attention"
-    LATER = "later"  # throttled, or another process is at it
-    PARKED = "parked"  # policy, or what the channel shows: a person decides
-    NOT_DUE = "not_due"
 
 
 def seen_token(stream: Stream) -> str:
@@ -131,7 +99,7 @@ def approve_refund(number: str, by: str) -> RefundMove:
         follow_up(work)
         return move
 
-    return _with_refund(number, _actor(by), decide)
+    return with_refund(number, _actor(by), decide)
 
 
 def decline_refund(number: str, by: str, reason: str = "declined") -> RefundMove:
@@ -140,11 +108,12 @@ def decline_refund(number: str, by: str, reason: str = "declined") -> RefundMove
     def decide(work: Work) -> RefundMove:
         refund = work.refund(number)
         move = arrows.decline(work, refund, _person(by), reason)
-        _cases_to_person(work, refund, reason)
+        if move is RefundMove.MOVED:
+            refund_answer.hand_cases_over(work, refund, f"{refund.number} was declined: {reason}")
         follow_up(work)
         return move
 
-    return _with_refund(number, _actor(by), decide)
+    return with_refund(number, _actor(by), decide)
 
 
 def retry_refund(number: str, by: str) -> RefundMove:
@@ -153,63 +122,40 @@ def retry_refund(number: str, by: str) -> RefundMove:
     def decide(work: Work) -> RefundMove:
         refund = work.refund(number)
         move = arrows.retry(work, refund)
-        if move is RefundMove.MOVED and refund.requested_by != _person(by):
+        if move is RefundMove.MOVED and not refund.approved_by and refund.requested_by != _person(by):
             refund.approved_by = _person(by)
         follow_up(work)
         return move
 
-    return _with_refund(number, _actor(by), decide)
+    return with_refund(number, _actor(by), decide)
 
 
 def write_off_refund(number: str, by: str) -> RefundMove:
-    """Give a rejected refund's number up: its reservation is free, and another refund may follow. Raises RefundNotFound."""
+    """Give a number up that moved nothing: its reservation is free, and another refund may follow. Raises RefundNotFound.
+
+    Refused (NOT_PROVEN) while a call under it is unanswered, up to the end of its replay window.
+    """
 
     def decide(work: Work) -> RefundMove:
         move = arrows.write_off(work, work.refund(number))
         follow_up(work)
         return move
 
-    return _with_refund(number, _actor(by), decide)
+    return with_refund(number, _actor(by), decide)
 
 
-def run_refund(number: str, by: str = "system:refund") -> RefundRun:
-    """Carry one due refund out. Safe to call twice at once and at any time; the same number moves money at most once."""
-    ticket = _with_refund(number, by, lambda work: _claim(work, number))
-    if isinstance(ticket, RefundRun):
-        return ticket
-    if ticket.asks_refund_first:
-        outcome: Outcome[RefundView] = call(ticket.account, lambda channel: channel.query_refund(ticket.ref))
-        if not refund_answer.means_not_sent(outcome, ticket.may_repeat, ticket.is_retried):
-            return _record(ticket, outcome, by, asked_only=True)
-    if ticket.asks_payment_first and not _payment_allows(ticket, by):
-        return RefundRun.PARKED
-    request = messages.RefundRequest(
-        payment=ticket.ref.payment, refund_number=number, amount_minor=ticket.ref.amount_minor, currency=ticket.currency,
-        captured_minor=ticket.captured_minor, reason=ticket.reason, notify_url=ticket.notify_url,
-    )  # fmt: skip
-    if not _commit_intent(ticket, by):
-        return RefundRun.LATER
-    return _record(ticket, call(ticket.account, lambda channel: channel.refund(request)), by, asked_only=False)
+def confirm_refund(number: str, by: str) -> RefundMove:
+    """A person saw at the channel that the money went back, where no answer says so. Raises RefundNotFound."""
 
+    def decide(work: Work) -> RefundMove:
+        refund = work.refund(number)
+        if refund.state not in (RefundState.UNKNOWN, RefundState.ATTENTION, RefundState.REJECTED):
+            return RefundMove.NOT_ACTIVE
+        refund_answer.succeed_by_person(work, refund, _person(by))
+        follow_up(work)
+        return RefundMove.MOVED
 
-@dataclass(frozen=True, slots=True)
-class Ticket:
-    """A claimed refund: everything the calls need, copied while the lock was held."""
-
-    number: str
-    lease: str
-    account: str
-    ref: messages.RefundRef
-    currency: str
-    captured_minor: int
-    known_refunded_minor: int
-    reason: str
-    notify_url: str
-    asks_payment_first: bool
-    asks_refund_first: bool
-    may_repeat: bool
-    is_retried: bool
-    at: datetime
+    return with_refund(number, _actor(by), decide)
 
 
 def _refuse(work: Work, stream: Stream, amount_minor: int, seen: str) -> RefundCode | None:
@@ -230,159 +176,6 @@ def _refuse(work: Work, stream: Stream, amount_minor: int, seen: str) -> RefundC
     return None
 
 
-def _claim(work: Work, number: str) -> Ticket | RefundRun:
-    """Under the lock: is it due, does the policy let it go, who else is at it? Commits the intent and the lease."""
-    refund = work.refund(number)
-    stream = work.stream_of(refund)
-    if refund.state not in (RefundState.REQUESTED, RefundState.SUBMITTED, RefundState.UNKNOWN, RefundState.ATTENTION):
-        refund.next_try_at = None
-        return RefundRun.NOT_DUE
-    if refund.next_try_at is None or refund.next_try_at > work.at:
-        return RefundRun.NOT_DUE
-    if refund.call_lease and refund.call_lease_until is not None and refund.call_lease_until > work.at:
-        return RefundRun.LATER
-    is_first = refund.first_sent_at is None
-    if is_first and not _is_allowed(work, refund, stream):
-        return RefundRun.PARKED
-    may_repeat = refund.replay_safe_until is None or refund.replay_safe_until > work.at
-    lease = secrets.token_hex(8)
-    arrows.lease_call(refund, lease, work.at + timedelta(seconds=get_settings().CALL_LEASE_SECONDS))
-    refund.next_try_at = work.at + timedelta(seconds=schedule.CLAIM_SECONDS)
-    refund.try_count += 1
-    return Ticket(
-        number=number, lease=lease, account=stream.account,
-        ref=messages.RefundRef(payment_ref(stream), number, refund.amount_minor, refund.channel_reference),
-        currency=refund.currency, captured_minor=stream.captured_minor,
-        known_refunded_minor=_ours_moved(work, stream, refund), reason=refund.reason, notify_url=notify_url(stream.account),
-        asks_payment_first=refund.purpose == RefundPurpose.SURPLUS and not refund.approved_by,
-        asks_refund_first=not is_first, may_repeat=may_repeat and refund.state != RefundState.SUBMITTED,
-        is_retried=refund.state == RefundState.REQUESTED, at=work.at,
-    )  # fmt: skip
-
-
-def _is_allowed(work: Work, refund: Refund, stream: Stream) -> bool:
-    conf = get_settings().REFUND
-    capabilities = capabilities_of(stream)
-    answer = policy.judge(refund, stream, conf, 0)
-    if answer is PolicyAnswer.ALLOWED and conf.DAILY_MINOR is not None:
-        lock_budget(work, stream.account)
-        spent = policy.spent_today_minor(stream.account, refund.currency, work.at, work.using, refund.number)
-        answer = policy.judge(refund, stream, conf, spent)
-    paid_at = stream.paid_at or stream.succeeded_at or work.at
-    why = "" if answer is PolicyAnswer.ALLOWED else answer.value
-    if capabilities is None or not capabilities.refunds:
-        why = "the channel cannot refund: give the money back there by hand"
-    elif work.at > paid_at + timedelta(seconds=capabilities.refund_window_seconds):
-        why = "the channel's refund window is over: give the money back by other means"
-    if not why:
-        return True
-    refund.next_try_at = None
-    refund.last_answer = f"parked: {why}"[:128]
-    _cases_to_person(work, refund, why)
-    follow_up(work)
-    return False
-
-
-def _payment_allows(ticket: Ticket, by: str) -> bool:
-    """An automatic refund looks first: a dispute, a reversal, or a refund that we did not make stops it for a person."""
-    from payonce.payments.settle import Evidence, apply_evidence
-
-    outcome = call(ticket.account, lambda channel: channel.query(ticket.ref.payment))
-
-    def decide(work: Work) -> bool:
-        refund = work.refund(ticket.number)
-        if refund.call_lease != ticket.lease:
-            return False
-        stream = work.stream_of(refund)
-        if not isinstance(outcome, Known):
-            refund.next_try_at = schedule.backoff(work.at, refund.try_count, schedule.REFUND_TRY_SECONDS)
-            refund.last_answer = f"payment not confirmed before the refund: {refund_answer.short(outcome)}"[:128]
-            arrows.end_call(refund)
-            return False
-        apply_evidence(work, stream, Evidence(stream.account, outcome.value, Confirmation.POLL, ticket.at))
-        taken = stream.disputed_minor + stream.reversed_minor
-        if not taken and stream.channel_refunded_minor <= ticket.known_refunded_minor:
-            return True
-        refund.next_try_at = None
-        refund.last_answer = "parked: the channel shows money that left without us"
-        arrows.end_call(refund)
-        _cases_to_person(work, refund, "The channel shows a dispute, a reversal or a refund that we did not make.")
-        return False
-
-    return _with_refund(ticket.number, by, decide)
-
-
-def _commit_intent(ticket: Ticket, by: str) -> bool:
-    """Commit, just before the call, that it is sent. A process that was paused past its lease must not send."""
-
-    def decide(work: Work) -> bool:
-        refund = work.refund(ticket.number)
-        if refund.call_lease != ticket.lease:
-            return False
-        if refund.first_sent_at is None:
-            capabilities = capabilities_of(work.stream_of(refund))
-            window = capabilities.refund_replay_window_seconds if capabilities else 0
-            refund.first_sent_at = work.at
-            refund.replay_safe_until = None if window is None else work.at + timedelta(seconds=window)
-        arrows.lease_call(refund, ticket.lease, work.at + timedelta(seconds=get_settings().CALL_LEASE_SECONDS))
-        refund.next_try_at = work.at + timedelta(seconds=schedule.CLAIM_SECONDS)
-        return True
-
-    return _with_refund(ticket.number, by, decide)
-
-
-def _record(ticket: Ticket, outcome: Outcome[RefundView], by: str, *, asked_only: bool) -> RefundRun:
-    def decide(work: Work) -> RefundRun:
-        refund = work.refund(ticket.number)
-        if refund.call_lease == ticket.lease:
-            arrows.end_call(refund)
-        refund_answer.apply_outcome(work, refund, outcome, asked_only=asked_only, may_repeat=ticket.may_repeat)
-        follow_up(work)
-        if isinstance(outcome, Refused) and outcome.kind is RefusedKind.THROTTLED:
-            return RefundRun.LATER
-        return _RUN_OF_STATE.get(RefundState(refund.state), RefundRun.LATER)
-
-    return _with_refund(ticket.number, by, decide)
-
-
-def follow_up(work: Work) -> None:
-    """After the commit: the buyer's page, the messages to the shop and the refund sweep."""
-
-    def after() -> None:
-        cache.void(work.order.number, work.order.version)
-        cache.wake(work.order.number, work.order.version)
-        enqueue.kick("payonce.publish")
-        enqueue.kick("payonce.refund")
-
-    if work.journal.events:
-        work.after_commit(after)
-
-
-def _cases_to_person(work: Work, refund: Refund, why: str) -> None:
-    """The case whose repair this refund was goes to a person's queue; there is always one."""
-    stream = work.stream_of(refund)
-    mine = [case for case in work.cases if case.refund_id == refund.pk]
-    for case in mine:
-        cases.hand_to_person(work, case, why)
-    if not mine and refund.state != RefundState.DECLINED:
-        cases.open_case(
-            work, DiscrepancyKind.REFUND_STUCK, refund.number, f"Refund {refund.number}: {why}", stream=stream, refund=refund,
-            amount_minor=refund.amount_minor,
-        )  # fmt: skip
-
-
-def _ours_moved(work: Work, stream: Stream, but: Refund) -> int:
-    rows = [row for row in work.refunds if row.stream_id == stream.pk and row.pk != but.pk and row.first_sent_at]
-    return sum(row.amount_minor for row in rows)
-
-
-def _with_refund(number: str, by: str, decide: Callable[[Work], T]) -> T:
-    try:
-        return under_lock(by, decide, refund=number)
-    except OrderNotFound as error:
-        raise RefundNotFound(f"There is no refund {number}.") from error
-
-
 def _actor(by: str) -> str:
     return by if ":" in by else f"operator:{by}"
 
@@ -391,10 +184,18 @@ def _person(by: str) -> str:
     return by.removeprefix("operator:")[:80]  # with and without the prefix it is the same person
 
 
-_RUN_OF_STATE = {
-    RefundState.SUCCEEDED: RefundRun.DONE,
-    RefundState.SUBMITTED: RefundRun.SUBMITTED,
-    RefundState.UNKNOWN: RefundRun.UNKNOWN,
-    RefundState.REJECTED: RefundRun.REJECTED,
-    RefundState.ATTENTION: RefundRun.ATTENTION,
-}
+__all__ = [
+    "REASONS",
+    "RefundCode",
+    "RefundMove",
+    "RefundRequested",
+    "RefundRun",
+    "approve_refund",
+    "confirm_refund",
+    "decline_refund",
+    "request_refund",
+    "retry_refund",
+    "run_refund",
+    "seen_token",
+    "write_off_refund",
+]

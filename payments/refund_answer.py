@@ -27,21 +27,28 @@ def apply_outcome(
     """Apply the answer to a call or query. `asked_only` marks a query: its refusal says nothing about the refund itself."""
     refund.last_answer = short(outcome)
     refund.last_answer_at = work.at
+    if not asked_only and not isinstance(outcome, Unknown):
+        refund.open_call_count = max(0, refund.open_call_count - 1)
     if isinstance(outcome, Known):
-        apply_view(work, refund, outcome.value, may_repeat=may_repeat)
+        apply_view(work, refund, outcome.value, may_repeat=may_repeat, is_asked=True)
     elif isinstance(outcome, Unknown) or asked_only:
         _not_answered(work, refund, short(outcome))
     elif outcome.kind is RefusedKind.THROTTLED:
-        _try_later(work, refund)
+        try_later(work, refund)
     elif outcome.kind is RefusedKind.CONFLICT:
         arrows.lose_sight(work, refund, f"conflict: {outcome.code}")
-        _try_later(work, refund)
+        try_later(work, refund)
     else:
         _rejected(work, refund, outcome)
 
 
-def apply_view(work: Work, refund: Refund, view: RefundView, *, may_repeat: bool = True) -> None:
-    """Apply a verified statement about this refund number. A wrong amount or currency is a contradiction, not a success."""
+def apply_view(
+    work: Work, refund: Refund, view: RefundView, *, may_repeat: bool = True, is_asked: bool = False
+) -> None:
+    """Apply a verified statement about this refund number. A wrong amount or currency is a contradiction, not a success.
+
+    `is_asked` marks an answer to our own question; what came unasked may be an old message told again.
+    """
     refund.last_answer, refund.last_answer_at = view.state.value, work.at
     if view.state is Answer.DONE and _is_mismatched(refund, view):
         _contradict(work, refund, f"the channel reports {view.amount_minor} {view.currency} for it")
@@ -52,11 +59,11 @@ def apply_view(work: Work, refund: Refund, view: RefundView, *, may_repeat: bool
     elif view.state is Answer.IN_PROGRESS:
         if refund.state != RefundState.SUCCEEDED:
             arrows.submit(work, refund, view.channel_reference)
-            _try_later(work, refund)
+            try_later(work, refund)
     elif view.state is Answer.ATTENTION:
         _attention(work, refund, view)
     elif view.state is Answer.FAILED:
-        _failed(work, refund, view)
+        _failed(work, refund, view, is_asked=is_asked)
     elif view.state is Answer.RETURNED:
         _returned(work, refund, view)
     elif not may_repeat or refund.state == RefundState.SUBMITTED:
@@ -73,7 +80,10 @@ def short(outcome: Outcome[RefundView] | Outcome[object]) -> str:
 
 
 def _done(work: Work, refund: Refund, view: RefundView) -> None:
+    refund.open_call_count = 0
     move = arrows.succeed(work, refund, view.channel_reference)
+    if move is RefundMove.REPEAT:
+        refund.next_try_at = None
     if move is RefundMove.TOO_MUCH:
         _contradict(work, refund, "it was given up here and is done at the channel, and other refunds used the money")
     if move is not RefundMove.MOVED:
@@ -88,12 +98,18 @@ def _done(work: Work, refund: Refund, view: RefundView) -> None:
             cases.resolve(work, case, decision, refund.approved_by or "payonce", f"refunded under {refund.number}")
 
 
-def _failed(work: Work, refund: Refund, view: RefundView) -> None:
+def _failed(work: Work, refund: Refund, view: RefundView, *, is_asked: bool) -> None:
     if refund.state == RefundState.SUCCEEDED:
-        _returned(work, refund, view)
+        if is_asked:
+            _returned(work, refund, view)
+        else:
+            refund.next_try_at = (
+                work.at
+            )  # a failure from before a retry, or money that came back: only the channel knows
         return
+    refund.open_call_count = 0
     if arrows.reject(work, refund, view.code or "failed") is RefundMove.MOVED:
-        _to_person(
+        to_person(
             work,
             refund,
             f"{refund.number} failed at the channel ({view.code or 'no code'}): retry it, or write it off.",
@@ -102,35 +118,37 @@ def _failed(work: Work, refund: Refund, view: RefundView) -> None:
 
 def _rejected(work: Work, refund: Refund, outcome: Refused) -> None:
     if arrows.reject(work, refund, outcome.code) is RefundMove.MOVED:
-        _to_person(work, refund, f"The channel refused {refund.number} ({outcome.kind.value}: {outcome.code}).")
+        to_person(work, refund, f"The channel refused {refund.number} ({outcome.kind.value}: {outcome.code}).")
 
 
 def _attention(work: Work, refund: Refund, view: RefundView) -> None:
     if arrows.need_attention(work, refund, view.code) is RefundMove.MOVED:
-        _to_person(work, refund, f"{refund.number} needs a person at the channel ({view.code or 'no code'}).")
+        to_person(work, refund, f"{refund.number} needs a person at the channel ({view.code or 'no code'}).")
     refund.next_try_at = work.at + timedelta(seconds=schedule.REFUND_TRY_SECONDS[-1])
 
 
 def _returned(work: Work, refund: Refund, view: RefundView) -> None:
     if refund.state != RefundState.SUCCEEDED:
-        _failed(work, refund, view)
+        _failed(work, refund, view, is_asked=True)
         return
     arrows.return_money(work, refund)
     if work.stream_of(refund).role == StreamRole.KEEPER:
         orders.take_back(work.order, work.journal, refund.amount_minor, refund.number)
-    _to_person(work, refund, f"{refund.number} came back from the buyer's bank: give the money back another way.")
+    to_person(work, refund, f"{refund.number} came back from the buyer's bank: give the money back another way.")
 
 
 def _not_answered(work: Work, refund: Refund, reason: str) -> None:
     arrows.lose_sight(work, refund, reason)
-    since = refund.first_sent_at or refund.created_at
-    if (work.at - since).total_seconds() > schedule.REFUND_GIVE_UP_SECONDS:
-        _to_person(work, refund, f"{refund.number} has no clear answer for days ({reason}): look it up at the channel.")
-    _try_later(work, refund)
+    try_later(work, refund)
 
 
-def _try_later(work: Work, refund: Refund) -> None:
+def try_later(work: Work, refund: Refund) -> None:
+    """Plan the next try. One that gets nowhere for days goes on, and also comes into a person's queue."""
     refund.next_try_at = schedule.backoff(work.at, refund.try_count, schedule.REFUND_TRY_SECONDS)
+    is_accepted = refund.state == RefundState.SUBMITTED
+    patience = schedule.REFUND_WAIT_SECONDS if is_accepted else schedule.REFUND_GIVE_UP_SECONDS
+    if (work.at - refund.created_at).total_seconds() > patience:
+        to_person(work, refund, f"{refund.number} gets nowhere ({refund.last_answer}): look it up at the channel.")
 
 
 def _is_mismatched(refund: Refund, view: RefundView) -> bool:
@@ -145,7 +163,21 @@ def _contradict(work: Work, refund: Refund, what: str) -> None:
     )  # fmt: skip
 
 
-def _to_person(work: Work, refund: Refund, why: str) -> None:
+def hand_cases_over(work: Work, refund: Refund, why: str) -> None:
+    """Cases that were being repaired by this refund are a person's again."""
+    for case in [case for case in work.cases if case.refund_id == refund.pk]:
+        cases.hand_to_person(work, case, why)
+
+
+def succeed_by_person(work: Work, refund: Refund, by: str) -> None:
+    """As if the channel had said DONE, on the word of the person who looked."""
+    if not refund.approved_by and refund.requested_by != by:
+        refund.approved_by = by
+    _done(work, refund, RefundView(refund.number, Answer.DONE))
+
+
+def to_person(work: Work, refund: Refund, why: str) -> None:
+    """The case whose repair this refund was goes to a person's queue; there is always one."""
     mine = [case for case in work.cases if case.refund_id == refund.pk]
     for case in mine:
         cases.hand_to_person(work, case, why)

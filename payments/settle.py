@@ -12,14 +12,14 @@ from enum import StrEnum
 from django.db import transaction
 
 from payonce.channels.messages import PaymentState, PaymentView
-from payonce.orders import transitions as orders
 from payonce.orders.conf import get_settings, get_shop
 from payonce.orders.statuses import LateDecision, OrderState
 from payonce.payments import cache, enqueue, schedule, surplus
 from payonce.payments.call import capabilities_of, is_own_merchant
 from payonce.payments.locks import Work
-from payonce.payments.models import Stream
+from payonce.payments.models import Refund, Stream
 from payonce.payments.statuses import (
+    UNMOVED_REFUND_STATES,
     WATCHED_STREAM_STATES,
     Confirmation,
     DiscrepancyKind,
@@ -66,6 +66,7 @@ class Settled(StrEnum):
 def apply_evidence(work: Work, stream: Stream, evidence: Evidence) -> Settled:
     """Apply verified evidence to the stream; late evidence never moves a state backwards, a contradiction becomes a case."""
     view = evidence.view
+    stream = _spoken_of(work, stream, view)
     if evidence.account != stream.account or not is_own_merchant(stream, view.merchant):
         open_case(
             work, DiscrepancyKind.MISMATCH, stream.number,
@@ -83,10 +84,17 @@ def apply_evidence(work: Work, stream: Stream, evidence: Evidence) -> Settled:
     settled = _APPLY[view.state](work, stream, evidence)
     for capture in view.captures:
         if capture.state == PaymentState.PAID:
-            _second_capture(work, stream, capture, evidence.way)
+            _second_capture(work, stream, capture, evidence)
     plan_check(work, stream)
     _follow_up(work)
     return settled
+
+
+def _spoken_of(work: Work, stream: Stream, view: PaymentView) -> Stream:
+    """The stream that the view's own reference is about: an answer about an adopted stream speaks of its origin first."""
+    if not stream.origin_number or view.channel_reference == stream.channel_reference:
+        return stream
+    return next((row for row in work.streams if row.number == stream.origin_number), stream)
 
 
 def _is_old_news(stream: Stream, evidence: Evidence) -> bool:
@@ -117,14 +125,14 @@ def plan_check(work: Work, stream: Stream) -> None:
 def _paid(work: Work, stream: Stream, evidence: Evidence) -> Settled:
     view = evidence.view
     if stream.state == StreamState.SUCCEEDED:
-        return _paid_again(work, stream, view, evidence.way)
+        return _paid_again(work, stream, view, evidence)
     if view.paid_minor <= 0:
         return _contradict(work, stream, evidence, "says paid without an amount")
     role, reason, automatic = _judge(work, stream, view)
     arrows.succeed(work, stream, view, role, reason, evidence.way)
     _judge_facts(work, stream)
     if role == StreamRole.KEEPER:
-        _keep(work, stream, view)
+        surplus.settle_order(work, stream)
         return Settled.KEEPER
     surplus.take_in(work, stream, automatic=automatic)
     return Settled.SURPLUS
@@ -161,27 +169,10 @@ def judge_late(work: Work, paid_at: datetime) -> LateDecision:
         return LateDecision.ASK
 
 
-def _keep(work: Work, stream: Stream, view: PaymentView) -> None:
-    order = work.order
-    orders.settle(order, work.journal, stream.number, view.paid_at)
-    for sibling in work.streams:
-        if sibling is not stream and sibling.state in WATCHED_STREAM_STATES:
-            sibling.nudged_at = work.at
-            arrows.start_closing(work, sibling, "another stream paid")
-    tell_shop_in_transaction(work)
-
-
-def tell_shop_in_transaction(work: Work) -> None:
-    """The synchronous half of publishing: the shop's own database effects commit with the settle, or not at all."""
-    hook = get_shop().order_paid_in_transaction
-    if hook is not None:
-        work.hooks.append(hook)
-
-
-def _paid_again(work: Work, stream: Stream, view: PaymentView, way: Confirmation) -> Settled:
+def _paid_again(work: Work, stream: Stream, view: PaymentView, evidence: Evidence) -> Settled:
     reference = view.channel_reference
     if reference and stream.channel_reference and reference != stream.channel_reference:
-        return _second_capture(work, stream, view, way)
+        return _second_capture(work, stream, view, evidence)
     if reference and not stream.channel_reference:
         stream.channel_reference = reference
     if view.paid_minor and (view.paid_minor, view.currency) != (stream.captured_minor, stream.captured_currency):
@@ -189,33 +180,37 @@ def _paid_again(work: Work, stream: Stream, view: PaymentView, way: Confirmation
             work, DiscrepancyKind.CONTRADICTION, stream.number, f"{stream.account} now reports another amount for {stream.number}.",
             stream=stream, amount_minor=view.paid_minor, was_minor=stream.captured_minor, currency=view.currency,
         )  # fmt: skip
-    if arrows.note_facts(work, stream, view) == arrows.StreamMove.MOVED:
+    if arrows.note_facts(work, stream, view, is_asked=evidence.asked_at is not None) == arrows.StreamMove.MOVED:
         _judge_facts(work, stream)
     return Settled.REPEAT
 
 
-def _second_capture(work: Work, stream: Stream, view: PaymentView, way: Confirmation) -> Settled:
+def _second_capture(work: Work, stream: Stream, view: PaymentView, evidence: Evidence) -> Settled:
     """Another reference under the same number: adopt it as a surplus stream of its own, once."""
-    reference = view.channel_reference
+    reference, is_asked = view.channel_reference, evidence.asked_at is not None
     for other in work.streams:
         if other.account == stream.account and other.channel_reference == reference:
-            if other is not stream and arrows.note_facts(work, other, view) == arrows.StreamMove.MOVED:
+            if arrows.note_facts(work, other, view, is_asked=is_asked) == arrows.StreamMove.MOVED:
                 _judge_facts(work, other)
             return Settled.REPEAT
     if view.paid_minor <= 0:
         return Settled.CONTRADICTION
     adopted = surplus.adopted_stream(work, stream, view)
-    arrows.adopt(work, adopted, view, SurplusReason.SECOND_CAPTURE, way)
+    arrows.adopt(work, adopted, view, SurplusReason.SECOND_CAPTURE, evidence.way)
     surplus.take_in(work, adopted, automatic=view.currency == stream.currency)
     return Settled.SURPLUS
+
+
+def moved_minor(work: Work, stream: Stream, but: Refund | None = None) -> int:
+    """What our own refunds of the stream moved, or may have moved, in minor units. A definite no moved nothing."""
+    mine = [row for row in work.refunds if row.stream_id == stream.pk and row is not but and row.first_sent_at]
+    return sum(row.amount_minor for row in mine if row.state not in UNMOVED_REFUND_STATES or row.open_call_count > 0)
 
 
 def _judge_facts(work: Work, stream: Stream) -> None:
     """Money that left without us: a refund made outside payonce, a dispute, a reversal."""
     left = stream.channel_refunded_minor  # nothing, nearly always: then the refunds need not be read
-    ours = (
-        sum(row.amount_minor for row in work.refunds if row.stream_id == stream.pk and row.first_sent_at) if left else 0
-    )
+    ours = moved_minor(work, stream) if left else 0
     if left > ours:
         open_case(
             work, DiscrepancyKind.OUTSIDE_REFUND, stream.number,

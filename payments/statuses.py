@@ -67,6 +67,15 @@ ACTIVE_REFUND_STATES = (
 """Not finished: at most one such refund per stream."""
 
 
+UNMOVED_REFUND_STATES = (
+    RefundState.AWAITING_APPROVAL,
+    RefundState.REQUESTED,
+    RefundState.REJECTED,
+    RefundState.DECLINED,
+)
+"""Moved nothing, unless a call under its number is still unanswered."""
+
+
 class RefundPurpose(models.TextChoices):
     """Who a refund is for. Part of its number."""
 

@@ -7,14 +7,16 @@ from django.db import transaction
 
 from payonce.channels.messages import PaymentView
 from payonce.orders import transitions as orders
-from payonce.orders.conf import get_settings
+from payonce.orders.conf import get_settings, get_shop
 from payonce.orders.locks import read_clock, set_timeouts
 from payonce.payments import cache, enqueue
 from payonce.payments.call import capabilities_of
 from payonce.payments.errors import DiscrepancyNotFound
 from payonce.payments.locks import Work, lock_case, under_lock
 from payonce.payments.models import Discrepancy, Refund, Stream
+from payonce.payments.policy import AUTOMATON
 from payonce.payments.statuses import (
+    WATCHED_STREAM_STATES,
     Decision,
     DiscrepancyKind,
     DiscrepancyState,
@@ -53,7 +55,11 @@ def take_in(work: Work, stream: Stream, *, automatic: bool) -> None:
     can_refund = capabilities is not None and capabilities.refunds and stream.captured_currency == stream.currency
     repairing = automatic and can_refund
     reason = SurplusReason(stream.surplus_reason)
-    refund = _reserve(work, stream, reason, by="payonce") if repairing else None
+    refund = (
+        _reserve(work, stream, RefundPurpose.SURPLUS, stream.refundable_minor, reason.value, AUTOMATON)
+        if repairing
+        else None
+    )
     cases.open_case(
         work, KIND_OF_REASON[reason], stream.number,
         f"{stream.number} took {stream.captured_minor} {stream.captured_currency} (minor units) that order"
@@ -127,13 +133,15 @@ def _decide(work: Work, case_id: int, decision: Decision, by: str, note: str) ->
 
 
 def _refund_surplus(work: Work, case: Discrepancy, stream: Stream, by: str) -> Decided:
-    """Release the parked refund, retry the rejected one under its number, or make the first one."""
+    """Release the parked refund, retry the rejected one under its number, ask about an unanswered one, or make a new one."""
     known = [row for row in work.refunds if row.stream_id == stream.pk]
     refund = next((row for row in known if row.pk == case.refund_id), known[-1] if known else None)
     if refund is None or refund.is_released:
-        if stream.refundable_minor <= 0:
+        amount = min(refund.amount_minor if refund else stream.captured_minor, stream.refundable_minor)
+        if amount <= 0:
             return Decided.NO_MONEY_LEFT
-        refund = _reserve(work, stream, SurplusReason(stream.surplus_reason), by=by)
+        purpose = RefundPurpose(refund.purpose) if refund else RefundPurpose.SURPLUS
+        refund = _reserve(work, stream, purpose, amount, stream.surplus_reason or "returned", by)
         if refund is None:
             return Decided.REFUNDING
     elif refund.state in (RefundState.REJECTED, RefundState.ATTENTION):
@@ -141,9 +149,10 @@ def _refund_surplus(work: Work, case: Discrepancy, stream: Stream, by: str) -> D
             return Decided.REFUNDING
     elif refund.state in (RefundState.SUCCEEDED, RefundState.AWAITING_APPROVAL):
         return Decided.REFUNDING
-    if refund.requested_by != by:
-        refund.approved_by = by
-    refund.next_try_at = work.at
+    if refund.state != RefundState.AWAITING_APPROVAL:
+        refund.next_try_at = work.at
+        if not refund.approved_by and refund.requested_by != by:
+            refund.approved_by = by
     cases.start_repair(work, case, refund)
     _follow_up(work)
     return Decided.DONE
@@ -156,30 +165,57 @@ def _accept_late(work: Work, case: Discrepancy, stream: Stream, by: str) -> Deci
         return Decided.HAS_KEEPER
     if (stream.captured_minor, stream.captured_currency) != (order.amount_minor, order.currency):
         return Decided.MISMATCHED
-    if not _take_back_unsent(work, stream, by):
+    if not _take_back_unsent(work, case, stream, by):
         return Decided.REFUNDING
     arrows.promote(work, stream)
-    orders.settle(order, work.journal, stream.number, stream.paid_at)
+    settle_order(work, stream)
     return Decided.DONE
 
 
+def settle_order(work: Work, keeper: Stream) -> None:
+    """The order is paid by this stream: siblings close, and the shop's own effects commit with it, or not at all."""
+    orders.settle(work.order, work.journal, keeper.number, keeper.paid_at)
+    for sibling in work.streams:
+        if sibling is not keeper and sibling.state in WATCHED_STREAM_STATES:
+            sibling.nudged_at = work.at
+            arrows.start_closing(work, sibling, "another stream paid")
+    hook = get_shop().order_paid_in_transaction
+    if hook is not None:
+        work.hooks.append(hook)
+
+
 def _keep(work: Work, case: Discrepancy, stream: Stream, by: str) -> Decided:
-    return Decided.DONE if _take_back_unsent(work, stream, by) else Decided.REFUNDING
+    return Decided.DONE if _take_back_unsent(work, case, stream, by) else Decided.REFUNDING
 
 
-def _take_back_unsent(work: Work, stream: Stream, by: str) -> bool:
-    """Decline the stream's refunds that no channel was asked for yet; False when one was, so that the money may be gone."""
+def _take_back_unsent(work: Work, case: Discrepancy, stream: Stream, by: str) -> bool:
+    """Decline the stream's refunds that no channel was asked for yet; False when one was, so that the money may be gone.
+
+    Another case that such a refund was repairing is a person's again.
+    """
     standing = [row for row in work.refunds if row.stream_id == stream.pk and not row.is_released]
-    return all(refunds.decline(work, row, by, "kept") == refunds.RefundMove.MOVED for row in standing)
+    if any(row.first_sent_at is not None for row in standing):
+        return False
+    for row in standing:
+        refunds.decline(work, row, by, "kept")
+        for other in [other for other in work.cases if other.refund_id == row.pk and other is not case]:
+            cases.hand_to_person(work, other, f"{row.number} was taken back by {by}.")
+    return True
 
 
-def _reserve(work: Work, stream: Stream, reason: SurplusReason, by: str) -> Refund | None:
-    amount = stream.refundable_minor
-    refund = new_refund(work, stream, RefundPurpose.SURPLUS, amount, reason.value, by)
-    refund.next_try_at = work.at + timedelta(seconds=get_settings().REFUND.DELAY_SECONDS)
-    if refunds.reserve(work, stream, refund, RefundState.REQUESTED) != refunds.RefundMove.MOVED:
-        return None
-    return refund
+def _reserve(
+    work: Work, stream: Stream, purpose: RefundPurpose, amount_minor: int, reason: str, by: str
+) -> Refund | None:
+    """The refund's row and reservation. From the approval limit on, what a person decided waits for a second one."""
+    conf = get_settings().REFUND
+    refund = new_refund(work, stream, purpose, amount_minor, reason, by)
+    state = RefundState.REQUESTED
+    if by != AUTOMATON and conf.APPROVAL_MINOR is not None and amount_minor >= conf.APPROVAL_MINOR:
+        state = RefundState.AWAITING_APPROVAL
+        refund.approval_expires_at = work.at + timedelta(hours=conf.APPROVAL_HOURS)
+    else:
+        refund.next_try_at = work.at + timedelta(seconds=conf.DELAY_SECONDS if by == AUTOMATON else 0)
+    return refund if refunds.reserve(work, stream, refund, state) is refunds.RefundMove.MOVED else None
 
 
 def _decide_without_order(case_id: int, decision: Decision, by: str, note: str) -> Decided:

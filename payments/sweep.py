@@ -18,7 +18,7 @@ THREADS = 8
 BATCH = 50
 CLAIM_REFUNDS = """
 SELECT number FROM payonce_refund WHERE next_try_at <= payonce_now() AND (call_lease_until IS NULL OR call_lease_until <= payonce_now())
-    AND state IN ('REQUESTED', 'SUBMITTED', 'UNKNOWN', 'ATTENTION') ORDER BY next_try_at LIMIT %s
+    AND state IN ('REQUESTED', 'SUBMITTED', 'UNKNOWN', 'ATTENTION', 'SUCCEEDED') ORDER BY next_try_at LIMIT %s
 """
 CLAIM_EXPIRED = """
 UPDATE payonce_order SET next_expiry_at = payonce_now() + %s * interval '1 second' WHERE id IN (
@@ -44,7 +44,7 @@ def sweep_close() -> int:
 def sweep_refund() -> int:
     """Carry due refunds out, and decline those whose approval ran out."""
     for number in _numbers(Statement(APPROVALS_OVER, [BATCH])):
-        refund.decline_refund(number, by="system:refund", reason="approval expired")
+        _one(number, lambda number: refund.decline_refund(number, by="system:refund", reason="approval expired"))
     return _each(_numbers(Statement(CLAIM_REFUNDS, [BATCH])), refund.run_refund)
 
 

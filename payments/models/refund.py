@@ -11,7 +11,8 @@ from payonce.payments.statuses import ACTIVE_REFUND_STATES, RefundPurpose, Refun
 class Refund(models.Model):
     """One refund. `number` is a function of (stream, purpose, sequence) and committed before the channel is asked.
 
-    Its amount counts in the stream's `refund_reserved_minor` until `is_released`: declined, returned, or proven to have
+    `open_call_count` counts the calls that got no definite answer: while there is one, nothing proves that the number moved
+    nothing. Its amount counts in the stream's `refund_reserved_minor` until `is_released`: declined, returned, or proven to have
     moved nothing. `requested_by` and `approved_by` are user names; the database refuses the same person twice.
     """
 
@@ -32,6 +33,7 @@ class Refund(models.Model):
     created_at = models.DateTimeField(_("requested at"))
     first_sent_at = models.DateTimeField(_("first sent at"), null=True, blank=True)
     replay_safe_until = models.DateTimeField(_("repeat is safe until"), null=True, blank=True)
+    open_call_count = models.IntegerField(_("unanswered calls"), default=0)
     accepted_at = models.DateTimeField(_("accepted at"), null=True, blank=True)
     finished_at = models.DateTimeField(_("finished at"), null=True, blank=True)
     next_try_at = models.DateTimeField(_("next try"), null=True, blank=True)

@@ -20,6 +20,7 @@ class RefundMove(StrEnum):
     EXPIRED = "expired"
     NOT_ACTIVE = "not_active"
     NOT_REJECTED = "not_rejected"
+    NOT_PROVEN = "not_proven"  # a call under this number is unanswered: it may have moved money
     NOT_SUCCEEDED = "not_succeeded"
     WAS_RETURNED = "was_returned"  # an old "done" does not undo the newer "returned"
 
@@ -73,6 +74,7 @@ def decline(work: Work, refund: Refund, by: str, reason: str) -> RefundMove:
         return RefundMove.NOT_AWAITING
     refund.approved_by = by if by != refund.requested_by else ""
     refund.next_try_at = None
+    end_call(refund)
     _release(work, refund)
     return _move(work, refund, RefundState.DECLINED, "refund.declined", reason=reason)
 
@@ -165,14 +167,24 @@ def retry(work: Work, refund: Refund) -> RefundMove:
 
 
 def write_off(work: Work, refund: Refund) -> RefundMove:
-    """REJECTED, reservation released: proven to have moved nothing, and a person gives the number up."""
+    """REJECTED, reservation released: proven to have moved nothing, and a person gives the number up.
+
+    Past its replay window an UNKNOWN one may be given up too, on the word of the person who looked it up at the channel.
+    """
     if refund.is_released:
         return RefundMove.REPEAT
-    if refund.state != RefundState.REJECTED:
+    is_past_window = refund.replay_safe_until is not None and refund.replay_safe_until <= work.at
+    if refund.state != RefundState.REJECTED and not (refund.state == RefundState.UNKNOWN and is_past_window):
         return RefundMove.NOT_REJECTED
+    if refund.open_call_count > 0 and not is_past_window:
+        return RefundMove.NOT_PROVEN
+    refund.open_call_count = 0
+    refund.next_try_at = None
     _release(work, refund)
-    work.journal.write(work.order, "refund.written_off", subject=refund.number, amount_minor=refund.amount_minor)
-    return RefundMove.MOVED
+    if refund.state == RefundState.REJECTED:
+        work.journal.write(work.order, "refund.written_off", subject=refund.number, amount_minor=refund.amount_minor)
+        return RefundMove.MOVED
+    return _move(work, refund, RefundState.REJECTED, "refund.written_off", amount_minor=refund.amount_minor)
 
 
 def return_money(work: Work, refund: Refund) -> RefundMove:

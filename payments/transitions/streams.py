@@ -244,10 +244,15 @@ def promote(work: Work, stream: Stream) -> StreamMove:
     return StreamMove.MOVED
 
 
-def note_facts(work: Work, stream: Stream, view: PaymentView) -> StreamMove:
-    """SUCCEEDED stays; what the channel says about refunds, disputes and reversals is kept. Sums never go down silently."""
-    facts = (view.refunded_minor, view.disputed_minor, view.reversed_minor)
-    if facts == (stream.channel_refunded_minor, stream.disputed_minor, stream.reversed_minor):
+def note_facts(work: Work, stream: Stream, view: PaymentView, *, is_asked: bool) -> StreamMove:
+    """SUCCEEDED stays; what the channel says about refunds, disputes and reversals is kept.
+
+    What came unasked may be an old message told again: it never lowers a sum. An answer to a question may.
+    """
+    told = (view.refunded_minor, view.disputed_minor, view.reversed_minor)
+    known = (stream.channel_refunded_minor, stream.disputed_minor, stream.reversed_minor)
+    facts = told if is_asked else tuple(max(pair) for pair in zip(told, known, strict=True))
+    if facts == known:
         return StreamMove.REPEAT
     stream.channel_refunded_minor, stream.disputed_minor, stream.reversed_minor = facts
     work.journal.write(

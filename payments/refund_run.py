@@ -1,0 +1,236 @@
+"""Carry one refund out: claim, query first when an outcome is open, policy, commit the intent, call, record. Money moves only here."""
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import TypeVar
+
+from payonce.channels import messages
+from payonce.channels.messages import Known, Outcome, RefundView, Refused, RefusedKind
+from payonce.orders.conf import get_settings
+from payonce.orders.errors import OrderNotFound
+from payonce.payments import cache, enqueue, policy, refund_answer, schedule
+from payonce.payments.call import call, capabilities_of
+from payonce.payments.errors import RefundNotFound
+from payonce.payments.locks import Work, lock_budget, under_lock
+from payonce.payments.models import Refund, Stream
+from payonce.payments.policy import PolicyAnswer
+from payonce.payments.refs import notify_url, payment_ref
+from payonce.payments.settle import Evidence, apply_evidence, moved_minor
+from payonce.payments.statuses import Confirmation, RefundState
+from payonce.payments.transitions import refunds as arrows
+
+T = TypeVar("T")
+RUNNABLE = (RefundState.REQUESTED, RefundState.SUBMITTED, RefundState.UNKNOWN, RefundState.ATTENTION)
+SENDABLE = (RefundState.REQUESTED, RefundState.UNKNOWN)
+
+
+class RefundRun(StrEnum):
+    """What carrying a refund out came to."""
+
+    DONE = "done"
+    SUBMITTED = "submitted"
+    UNKNOWN = "unknown"
+    REJECTED = "rejected"
+    ATTENTION = "attention"
+    LATER = "later"  # throttled, or another process is at it
+    PARKED = "parked"  # policy, or what the channel shows: a person decides
+    NOT_DUE = "not_due"
+
+
+def run_refund(number: str, by: str = "system:refund") -> RefundRun:
+    """Carry one due refund out. Safe to call twice at once and at any time; the same number moves money at most once."""
+    ticket = with_refund(number, by, lambda work: _claim(work, number))
+    if isinstance(ticket, RefundRun):
+        return ticket
+    if ticket.asks_refund_first:
+        outcome: Outcome[RefundView] = call(ticket.account, lambda channel: channel.query_refund(ticket.ref))
+        if not refund_answer.means_not_sent(outcome, ticket.may_repeat, ticket.is_retried):
+            return _record(ticket, outcome, by, asked_only=True)
+    if ticket.asks_payment_first and not _payment_allows(ticket, by):
+        return RefundRun.PARKED
+    request = messages.RefundRequest(
+        payment=ticket.ref.payment, refund_number=number, amount_minor=ticket.ref.amount_minor, currency=ticket.currency,
+        captured_minor=ticket.captured_minor, reason=ticket.reason, notify_url=ticket.notify_url,
+    )  # fmt: skip
+    if not _commit_intent(ticket, by):
+        return RefundRun.LATER
+    return _record(ticket, call(ticket.account, lambda channel: channel.refund(request)), by, asked_only=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """A claimed refund: everything the calls need, copied while the lock was held."""
+
+    number: str
+    lease: str
+    account: str
+    ref: messages.RefundRef
+    currency: str
+    captured_minor: int
+    reason: str
+    notify_url: str
+    asks_payment_first: bool
+    asks_refund_first: bool
+    may_repeat: bool
+    is_retried: bool
+    at: datetime
+
+
+def _claim(work: Work, number: str) -> Ticket | RefundRun:
+    """Under the lock: is it due, does the policy let it go, who else is at it? Commits the intent and the lease."""
+    refund = work.refund(number)
+    stream = work.stream_of(refund)
+    is_recheck = refund.state == RefundState.SUCCEEDED and refund.next_try_at is not None
+    if refund.state not in RUNNABLE and not is_recheck:
+        refund.next_try_at = None
+        return RefundRun.NOT_DUE
+    if refund.next_try_at is None or refund.next_try_at > work.at:
+        return RefundRun.NOT_DUE
+    if refund.call_lease and refund.call_lease_until is not None and refund.call_lease_until > work.at:
+        return RefundRun.LATER
+    is_first = refund.first_sent_at is None
+    if is_first and not _is_allowed(work, refund, stream):
+        return RefundRun.PARKED
+    may_repeat = refund.replay_safe_until is None or refund.replay_safe_until > work.at
+    lease = secrets.token_hex(8)
+    arrows.lease_call(refund, lease, work.at + timedelta(seconds=get_settings().CALL_LEASE_SECONDS))
+    refund.next_try_at = work.at + timedelta(seconds=schedule.CLAIM_SECONDS)
+    refund.try_count += 1
+    return Ticket(
+        number=number, lease=lease, account=stream.account,
+        ref=messages.RefundRef(payment_ref(stream), number, refund.amount_minor, refund.channel_reference),
+        currency=refund.currency, captured_minor=stream.captured_minor,
+        reason=refund.reason, notify_url=notify_url(stream.account),
+        asks_payment_first=policy.is_automatic(refund),
+        asks_refund_first=not is_first, may_repeat=may_repeat and refund.state in SENDABLE,
+        is_retried=refund.state == RefundState.REQUESTED, at=work.at,
+    )  # fmt: skip
+
+
+def _is_allowed(work: Work, refund: Refund, stream: Stream) -> bool:
+    """May it be sent now? If not, it is parked and a person is asked. A repeat was allowed before; only a dry run stops it."""
+    conf = get_settings().REFUND
+    is_first = refund.first_sent_at is None
+    answer = policy.judge(refund, stream, conf, 0)
+    if not is_first and answer is not PolicyAnswer.KEEPER:
+        answer = PolicyAnswer.DRY_RUN if conf.DRY_RUN else PolicyAnswer.ALLOWED
+    if is_first and answer is PolicyAnswer.ALLOWED and conf.DAILY_MINOR is not None:
+        lock_budget(work, stream.account)
+        spent = policy.spent_today_minor(stream.account, refund.currency, work.at, work.using, refund.number)
+        answer = policy.judge(refund, stream, conf, spent)
+    why = "" if answer is PolicyAnswer.ALLOWED else answer.value
+    capabilities = capabilities_of(stream)
+    paid_at = stream.paid_at or stream.succeeded_at or work.at
+    if capabilities is None or not capabilities.refunds:
+        why = "the channel cannot refund: give the money back there by hand"
+    elif is_first and work.at > paid_at + timedelta(seconds=capabilities.refund_window_seconds):
+        why = "the channel's refund window is over: give the money back by other means"
+    if why:
+        park(work, refund, why)
+    return not why
+
+
+def park(work: Work, refund: Refund, why: str) -> None:
+    """It stays as it is, nothing carries it on by itself, and a person's queue says why."""
+    arrows.end_call(refund)
+    refund.next_try_at = None
+    refund.last_answer = f"parked: {why}"[:128]
+    refund_answer.to_person(work, refund, f"{refund.number} was not sent: {why}.")
+    follow_up(work)
+
+
+def _payment_allows(ticket: Ticket, by: str) -> bool:
+    """An automatic refund looks first: a dispute, a reversal, or a refund that we did not make stops it for a person."""
+    outcome = call(ticket.account, lambda channel: channel.query(ticket.ref.payment))
+
+    def decide(work: Work) -> bool:
+        refund = work.refund(ticket.number)
+        if refund.call_lease != ticket.lease:
+            return False
+        stream = work.stream_of(refund)
+        if not isinstance(outcome, Known):
+            refund.last_answer = f"payment not confirmed before the refund: {refund_answer.short(outcome)}"[:128]
+            arrows.end_call(refund)
+            refund_answer.try_later(work, refund)
+            return False
+        apply_evidence(work, stream, Evidence(stream.account, outcome.value, Confirmation.POLL, ticket.at))
+        left = stream.disputed_minor + stream.reversed_minor
+        if left or stream.channel_refunded_minor > moved_minor(work, stream, but=refund):
+            park(work, refund, "the channel shows a dispute, a reversal or a refund that we did not make")
+            return False
+        return True
+
+    return with_refund(ticket.number, by, decide)
+
+
+def _commit_intent(ticket: Ticket, by: str) -> bool:
+    """Commit, just before the call, that it is sent; everything decided before is decided again.
+
+    A process that was paused past its lease must not send, nor one whose refund a person took back meanwhile.
+    """
+
+    def decide(work: Work) -> bool:
+        refund = work.refund(ticket.number)
+        stream = work.stream_of(refund)
+        if refund.call_lease != ticket.lease or refund.state not in SENDABLE:
+            return False
+        if not _is_allowed(work, refund, stream):
+            return False
+        if refund.first_sent_at is None:
+            capabilities = capabilities_of(stream)
+            window = capabilities.refund_replay_window_seconds if capabilities else 0
+            refund.first_sent_at = work.at
+            refund.replay_safe_until = None if window is None else work.at + timedelta(seconds=window)
+        refund.open_call_count += 1
+        arrows.lease_call(refund, ticket.lease, work.at + timedelta(seconds=get_settings().CALL_LEASE_SECONDS))
+        refund.next_try_at = work.at + timedelta(seconds=schedule.CLAIM_SECONDS)
+        return True
+
+    return with_refund(ticket.number, by, decide)
+
+
+def _record(ticket: Ticket, outcome: Outcome[RefundView], by: str, *, asked_only: bool) -> RefundRun:
+    def decide(work: Work) -> RefundRun:
+        refund = work.refund(ticket.number)
+        if refund.call_lease == ticket.lease:
+            arrows.end_call(refund)
+        refund_answer.apply_outcome(work, refund, outcome, asked_only=asked_only, may_repeat=ticket.may_repeat)
+        follow_up(work)
+        if isinstance(outcome, Refused) and outcome.kind is RefusedKind.THROTTLED:
+            return RefundRun.LATER
+        return _RUN_OF_STATE.get(RefundState(refund.state), RefundRun.LATER)
+
+    return with_refund(ticket.number, by, decide)
+
+
+def follow_up(work: Work) -> None:
+    """After the commit: the buyer's page, the messages to the shop and the refund sweep."""
+
+    def after() -> None:
+        cache.void(work.order.number, work.order.version)
+        cache.wake(work.order.number, work.order.version)
+        enqueue.kick("payonce.publish")
+        enqueue.kick("payonce.refund")
+
+    if work.journal.events:
+        work.after_commit(after)
+
+
+def with_refund(number: str, by: str, decide: Callable[[Work], T]) -> T:
+    """Decide about a refund under its order's lock. Raises RefundNotFound."""
+    try:
+        return under_lock(by, decide, refund=number)
+    except OrderNotFound as error:
+        raise RefundNotFound(f"There is no refund {number}.") from error
+
+
+_RUN_OF_STATE = {
+    RefundState.SUCCEEDED: RefundRun.DONE,
+    RefundState.SUBMITTED: RefundRun.SUBMITTED,
+    RefundState.UNKNOWN: RefundRun.UNKNOWN,
+    RefundState.REJECTED: RefundRun.REJECTED,
+    RefundState.ATTENTION: RefundRun.ATTENTION,
+}
