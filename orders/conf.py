@@ -164,7 +164,26 @@ def _wrong_values(raw: Mapping[str, Any]) -> Iterator[str]:
             yield f'PAYONCE["CHANNELS"] has the account {account!r}: use at most 32 ASCII letters, digits and underscores.'
         if not (isinstance(options, Mapping) and isinstance(options.get("adapter"), str)):
             yield f'PAYONCE["CHANNELS"]["{account}"] must be a dict with an "adapter".'
+    yield from _wrong_endpoints(raw)
     yield from _wrong_numbers(raw)
+
+
+def _wrong_endpoints(raw: Mapping[str, Any]) -> Iterator[str]:
+    messages = raw.get("MESSAGES", {})
+    endpoints = messages.get("ENDPOINTS", {}) if isinstance(messages, Mapping) else {}
+    if not isinstance(endpoints, Mapping):
+        yield 'PAYONCE["MESSAGES"]["ENDPOINTS"] must be a dict {name: {"url": …, "secret": …}}.'
+        return
+    for name, endpoint in endpoints.items():
+        where = f'PAYONCE["MESSAGES"]["ENDPOINTS"]["{name}"]'
+        if not (
+            isinstance(name, str) and name.isidentifier() and name.isascii() and len(name) <= 32 and name != "shop"
+        ):
+            yield f'{where}: use a name of at most 32 ASCII letters, digits and underscores, and not "shop".'
+        if not isinstance(endpoint, Mapping) or not all(
+            isinstance(endpoint.get(key), str) for key in ("url", "secret")
+        ):
+            yield f'{where} must be a dict with a "url" and a "secret" (whsec_…).'
 
 
 def _wrong_numbers(raw: Mapping[str, Any]) -> Iterator[str]:

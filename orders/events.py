@@ -48,7 +48,7 @@ class Journal:
             subject=subject,
             state_from=before,
             state_to=after,
-            actor=self.by[:80],
+            actor=self.by[:160],
             at=self.at,
             body=body,
             hash=order.event_hash,

@@ -89,7 +89,7 @@ class Event(models.Model):
     subject = models.CharField(_("subject"), max_length=40, blank=True, default="")
     state_from = models.CharField(_("from"), max_length=20, blank=True, default="")
     state_to = models.CharField(_("to"), max_length=20, blank=True, default="")
-    actor = models.CharField(_("who"), max_length=80)
+    actor = models.CharField(_("who"), max_length=160)
     at = models.DateTimeField(_("at"))
     body = models.TextField(_("body"))
     hash = models.CharField(_("hash"), max_length=64)

@@ -22,6 +22,8 @@ from payonce.orders.transitions import OrderMove
 ALPHABET = "abcdefghjkmnpqrstvwxyz0123456789"  # no i, l, o, u: read aloud and typed without mistakes
 before_amend: list[Callable[[Order, Journal], None]] = []
 """Called under the order's lock before its amount changes; payments puts every stream of the old amount on watch there."""
+on_events: list[Callable[[Order, list[Event]], None]] = []
+"""Called with new events in their transaction; payments owes them to the shop's listeners there."""
 after_amend: list[Callable[[Order], None]] = []
 """Called after the commit of an amended order."""
 
@@ -180,3 +182,5 @@ def _save_events(order: Order, journal: Journal) -> None:
     for event in journal.events:
         event.order = order
     Event.objects.using(get_settings().DATABASE).bulk_create(journal.events)
+    for callback in on_events:
+        callback(order, journal.events)

@@ -104,7 +104,15 @@ class ModelShop(Shop):
         )
 
     def order_paid_in_transaction(self, event: ShopEvent) -> None:
-        """Mark the row paid; a repeat writes the same."""
+        """Mark the row paid, together with the money."""
+        self.mark_paid(event)
+
+    def order_paid(self, event: ShopEvent) -> None:
+        """Mark the row again, in case the transaction had to go on without it."""
+        self.mark_paid(event)
+
+    def mark_paid(self, event: ShopEvent) -> None:
+        """Write the paid field; a repeat writes the same."""
         if not self.paid_field:
             return
         model = apps.get_model(self.model)

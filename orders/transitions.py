@@ -89,7 +89,7 @@ def start_closing(order: Order, journal: Journal, reason: str) -> OrderMove:
     if order.state != OrderState.OPEN:
         return OrderMove.HAS_KEEPER
     order.state = OrderState.CLOSING
-    order.close_reason = reason
+    order.close_reason = reason[:32]
     order.next_expiry_at = journal.at
     journal.write(order, "order.closing", before=OrderState.OPEN, after=OrderState.CLOSING, reason=reason)
     return OrderMove.MOVED

@@ -17,9 +17,10 @@ class PaymentsConfig(AppConfig):
         from payonce.channels import registry
         from payonce.orders import place
         from payonce.orders.conf import get_settings
-        from payonce.payments import checks, close  # noqa: F401  (checks register on import)
+        from payonce.payments import checks, close, messages  # noqa: F401  (checks register on import)
 
         registry.configure(lambda: get_settings().CHANNELS)
         if close.watch_before_amend not in place.before_amend:
             place.before_amend.append(close.watch_before_amend)
+            place.on_events.append(messages.owe)
             place.after_amend.append(close.void_after_amend)

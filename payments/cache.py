@@ -28,7 +28,9 @@ SOCKET_SECONDS = 0.25
 PAUSE_SECONDS = 2.0  # after an error Redis is left alone for so long
 NEWER_WINS = """
 local now = redis.call('GET', KEYS[1])
-if now and tonumber(string.match(now, '^(%d+):') or '0') > tonumber(ARGV[1]) then return 0 end
+local version = now and tonumber(string.match(now, '^(%d+):') or '0') or -1
+local is_tombstone = now and string.match(now, '^%d+::$')
+if version > tonumber(ARGV[1]) or (version == tonumber(ARGV[1]) and is_tombstone) then return 0 end
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 return 1
 """

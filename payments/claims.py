@@ -6,11 +6,13 @@ account whose breaker is open is left alone; one that is being tried again gets 
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from payonce.channels import registry
+from payonce.channels.messages import Known, Outcome
 from payonce.orders.conf import get_settings
 from payonce.payments import clock, flight, schedule
+from payonce.payments.call import why_not
 from payonce.payments.flight import Statement
 from payonce.payments.models import Stream
 
@@ -79,6 +81,14 @@ def health_statement(
     limits = [failures_max, schedule.BREAKER_SECONDS]
     counts = [[successes.get(name, 0) for name in names], [failures.get(name, 0) for name in names]]
     return Statement(HEALTH, [*limits, names, *counts, [reasons.get(name, "")[:200] for name in names], *limits])
+
+
+def record_answer(account: str, outcome: Outcome[Any]) -> None:
+    """Count one answer, or its absence, of an account that was asked about a single stream."""
+    if isinstance(outcome, Known):
+        record_health({account: 1}, {}, {}, schedule.BREAKER_FAILURES)
+    else:
+        record_health({}, {account: 1}, {account: why_not(outcome)}, schedule.BREAKER_FAILURES)
 
 
 def record_health(

@@ -23,7 +23,7 @@ from payonce.orders.conf import get_settings
 from payonce.orders.errors import AmendRefused
 from payonce.orders.events import Journal
 from payonce.orders.models import Order
-from payonce.payments import cache, clock, enqueue
+from payonce.payments import cache, claims, clock, enqueue
 from payonce.payments.call import call, capabilities_of, why_not
 from payonce.payments.locks import Work, in_callers_transaction, under_lock
 from payonce.payments.models import Stream
@@ -89,6 +89,7 @@ def _close_once(number: str, by: str, reason: str) -> Closed:
     stream, at = claimed
     ref = payment_ref(stream)
     first = call(stream.account, lambda channel: channel.query(ref))
+    claims.record_answer(stream.account, first)
     record_query(number, stream.account, first, Confirmation.CLOSE, at, by)
     done = _state_after(number, by)
     if done is not None:

@@ -19,7 +19,7 @@ def kick(task: str) -> None:
     if not current_app.conf.broker_url or time.monotonic() < _paused_until or not cache.claim_kick(task, KICK_MS):
         return
     try:
-        current_app.send_task(task, ignore_result=True, retry=False, expires=60)
+        current_app.send_task(task, ignore_result=True, retry=False, expires=3_600)
     except Exception as error:  # noqa: BLE001 - whatever a broker's client raises, the sweep does the work
         _paused_until = time.monotonic() + PAUSE_SECONDS
         log.warning("the broker does not take %s (%s); the sweep will do it", task, type(error).__name__)

@@ -126,7 +126,7 @@ def store_unmatched(account: str, notice: Notice, number: str, row: Callable[[da
             _case(
                 DiscrepancyKind.ORPHAN,
                 account,
-                number or view.channel_reference,
+                f"{number}/{view.channel_reference}",
                 summary,
                 at,
                 view.paid_minor,

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from django.db import IntegrityError, InternalError, OperationalError, connections, models, transaction
+from django.db import DatabaseError, IntegrityError, InternalError, connections, models, transaction
 
 from payonce.orders.conf import get_settings
 from payonce.orders.errors import OrderNotFound
@@ -175,7 +175,7 @@ def under_lock(by: str, decide: Callable[[Work], T], *, extra: tuple[Statement, 
         tries -= 1
         try:
             work, answer = _once(by, decide, extra, key, ran_hooks if with_hooks else None)
-        except (OperationalError, IntegrityError, InternalError) as error:
+        except DatabaseError as error:
             is_retried = getattr(error.__cause__, "sqlstate", None) in RETRIED_SQLSTATES
             if ran_hooks and not is_retried:
                 log.exception("the shop's order_paid_in_transaction broke the settle; settling without it (%s)", key)

@@ -16,13 +16,14 @@ PUBLISHED = frozenset(
         "refund.succeeded", "refund.rejected", "refund.returned", "case.opened", "case.resolved",
     }
 )  # fmt: skip
+REFUND_KINDS = ("order.refunded", "order.partly_refunded", "order.refund_returned")
 SHOP_LISTENER = "shop"
 """The Python hooks; every other listener is the name of an HTTP endpoint."""
 
 
 def shop_event(order: Order, event: Event) -> ShopEvent:
     """The event as the shop gets it; `state` and amounts are those right after it."""
-    is_refund = event.kind.startswith("refund.") or event.kind in ("order.refunded", "order.partly_refunded")
+    is_refund = event.kind.startswith("refund.") or event.kind in REFUND_KINDS
     return ShopEvent(
         id=f"{order.number}-{event.sequence}", kind=event.kind, order=order.number, source=order.source,
         reference=order.reference, sequence=event.sequence, at=event.at, amount_minor=order.amount_minor,
@@ -53,6 +54,13 @@ def messages_for(order: Order, events: Iterable[Event]) -> list[ShopMessage]:
         if event.kind in PUBLISHED
         for listener in listeners()
     ]
+
+
+def owe(order: Order, events: list[Event]) -> None:
+    """Insert the rows for events of an order that was placed or amended, in the caller's transaction."""
+    rows = messages_for(order, events)
+    if rows:
+        ShopMessage.objects.using(get_settings().DATABASE).bulk_create(rows)
 
 
 def write_event(event: ShopEvent) -> str:

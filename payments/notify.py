@@ -94,6 +94,8 @@ def apply_notice(account: str, notice: Notice, row: Callable[[datetime], Notific
     try:
         return under_lock(f"channel:{account}", decide, **{kind: number})  # type: ignore[arg-type]
     except OrderNotFound:
+        if notice.refund is not None and notice.refund.payment_number:
+            poll.nudge(notice.refund.payment_number, ended=True)  # a refund that is not ours, of money that may be
         return inbox.store_unmatched(account, notice, number, row)
 
 
@@ -118,7 +120,7 @@ def _refuse(channel: Channel, refused: NotAuthentic) -> NotifyResult:
         return NotifyResult(Received.REPEAT, channel.acknowledge(Verdict.ACCEPT))
     inbox.count_refused(account, refused.reason)
     if refused.stale and refused.number:
-        poll.nudge(refused.number)
+        poll.nudge(refused.number, ended=True)
         return NotifyResult(Received.STALE, channel.acknowledge(Verdict.REJECT, "stale"))
     return NotifyResult(Received.FORGED, channel.acknowledge(Verdict.REJECT, "not authentic"))
 

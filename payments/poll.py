@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from django.db import OperationalError
+
 from payonce.channels import registry
 from payonce.channels.errors import ChannelError
 from payonce.channels.http import AsyncDriver
@@ -21,11 +23,12 @@ from payonce.payments import capture, claims, close, flight, schedule
 from payonce.payments.call import call, capabilities_of, let_go_of_database, why_not
 from payonce.payments.claims import Claimed
 from payonce.payments.flight import Statement
-from payonce.payments.locks import under_lock
+from payonce.payments.locks import Work, under_lock
 from payonce.payments.models import Stream
 from payonce.payments.refs import payment_ref
-from payonce.payments.settle import Settled
-from payonce.payments.statuses import Confirmation, StreamState
+from payonce.payments.settle import Settled, plan_check
+from payonce.payments.statuses import Confirmation, DiscrepancyKind, StreamState
+from payonce.payments.transitions.cases import open_case
 
 log = logging.getLogger("payonce.poll")
 NO_NEWS = {
@@ -91,16 +94,18 @@ def poll_stream(number: str, by: str) -> Settled:
     return settled
 
 
-def nudge(number: str) -> bool:
-    """Someone waits for this stream (a return, a waiting page, a stale message): make it due, at most every 3 s. True if it was.
+def nudge(number: str, *, ended: bool = False) -> bool:
+    """Someone waits for this stream (a return, a waiting page): make it due, at most every 3 s. True if it was.
 
-    Waits for nobody: a stream that is being worked on at this moment needs no nudge.
+    `ended` includes streams that nothing would ask about any more: the channel itself said something about it.
     """
+    due = "(next_check_at > payonce_now() OR (next_check_at IS NULL AND %s))"
     statement = Statement(
-        "UPDATE payonce_stream SET next_check_at = payonce_now(), nudged_at = payonce_now()"
-        " WHERE id = (SELECT id FROM payonce_stream WHERE number = %s AND next_check_at > payonce_now()"
-        " AND (nudged_at IS NULL OR nudged_at < payonce_now() - %s * interval '1 second') FOR UPDATE SKIP LOCKED) RETURNING id",
-        [number, schedule.NUDGE_SECONDS_MIN],
+        "UPDATE payonce_stream SET next_check_at = payonce_now(), nudged_at = payonce_now() WHERE id = ("
+        f"SELECT id FROM payonce_stream WHERE number = %s AND {due}"
+        " AND (nudged_at IS NULL OR nudged_at < payonce_now() - %s * interval '1 second') FOR UPDATE SKIP LOCKED"
+        ") RETURNING id",
+        [number, ended, schedule.NUDGE_SECONDS_MIN],
     )
     return bool(flight.fly([statement], get_settings().DATABASE)[0])
 
@@ -110,11 +115,29 @@ def _apply(item: Claimed, outcome: Outcome[PaymentView]) -> str:
     try:
         settled = close.record_query(stream.number, stream.account, outcome, Confirmation.POLL, item.at, "system:poll")
         _capture_if_approved(settled, stream)
+    except OperationalError:
+        log.warning("the database was not free to take the answer about %s; it is asked again", stream.number)
+        return "failed"
     except Exception:
         # The claim's lease makes the row due again: one stream that cannot be applied must not stop the others.
         log.exception("the answer about %s could not be applied; it is asked again", stream.number)
+        _tell_person(stream)
         return "failed"
     return settled.value
+
+
+def _tell_person(stream: Stream) -> None:
+    """An answer that cannot be applied may be money: a person looks, while it is asked again by the ladder."""
+
+    def decide(work: Work) -> None:
+        text = f"What {stream.account} answers about {stream.number} cannot be applied: see the log."
+        open_case(work, DiscrepancyKind.INCONSISTENT, stream.number, text, stream=work.stream(stream.number))
+        plan_check(work, work.stream(stream.number))
+
+    try:
+        under_lock("system:poll", decide, stream=stream.number)
+    except Exception:
+        log.exception("no case could be opened for %s; its claim comes due again", stream.number)
 
 
 def _capture_if_approved(settled: Settled, stream: Stream) -> None:

@@ -90,7 +90,11 @@ def _post(message: ShopMessage, seconds: float) -> tuple[Delivery, str]:
         return Delivery.FAILED, f'PAYONCE["MESSAGES"]["ENDPOINTS"] has no "{message.listener}" any more'
     body = message.body.encode()
     event_id = json.loads(message.body)["id"]
-    headers = {"content-type": "application/json", **sign_webhook(endpoint["secret"], event_id, seconds, body)}
+    try:
+        signed = sign_webhook(endpoint["secret"], event_id, seconds, body)
+    except ValueError as error:
+        return Delivery.FAILED, f'PAYONCE["MESSAGES"]["ENDPOINTS"]["{message.listener}"]["secret"]: {error}'[:200]
+    headers = {"content-type": "application/json", **signed}
     answer = http.post_to_public(endpoint["url"], headers, body, allow_private_hosts=conf.PRIVATE_HOSTS)
     if not isinstance(answer, HttpResponse):
         return Delivery.FAILED, answer.reason[:200]

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from payonce.channels import registry
 from payonce.orders.conf import get_settings
 from payonce.payments import flight
 from payonce.payments.flight import Statement
@@ -11,35 +12,51 @@ from payonce.payments.statuses import DiscrepancyKind
 from payonce.payments.transitions import cases
 
 GRACE = "interval '5 minutes'"
+KNOWN = (
+    " AND NOT EXISTS (SELECT 1 FROM payonce_discrepancy d WHERE d.kind = 'inconsistent' AND d.subject = {0}"
+    " AND d.state <> 'RESOLVED')"
+)
+"""A finding that a person has already must not use up the limit of one look."""
+UNCONFIGURED = (
+    "SELECT s.order_id, s.number FROM payonce_stream s WHERE s.next_check_at <= payonce_now() AND s.account <> ALL(%s)"
+    + KNOWN.format("s.number")
+    + " LIMIT %s"
+)
 FINDINGS = {
     "money_without_keeper_or_case": (
         "SELECT s.order_id, s.number FROM payonce_stream s WHERE s.role = 'surplus' AND s.succeeded_at > payonce_now() - interval '30 days'"
-        " AND NOT EXISTS (SELECT 1 FROM payonce_discrepancy d WHERE d.stream_id = s.id) LIMIT %s",
+        " AND NOT EXISTS (SELECT 1 FROM payonce_discrepancy d WHERE d.stream_id = s.id)"
+        + KNOWN.format("s.number")
+        + " LIMIT %s",
         "took surplus money, and there is no case about it",
     ),
     "keeper_is_not_succeeded": (
         "SELECT o.id, o.keeper FROM payonce_order o LEFT JOIN payonce_stream s ON s.number = o.keeper"
         " WHERE o.paid_at > payonce_now() - interval '30 days' AND o.keeper IS NOT NULL"
-        " AND (s.id IS NULL OR s.role <> 'keeper' OR s.order_id <> o.id) LIMIT %s",
+        " AND (s.id IS NULL OR s.role <> 'keeper' OR s.order_id <> o.id)" + KNOWN.format("o.keeper") + " LIMIT %s",
         "is the keeper of its order, and its row does not say so",
     ),
     "reservation_is_not_the_sum": (
         "SELECT s.order_id, s.number FROM payonce_stream s WHERE s.succeeded_at > payonce_now() - interval '30 days'"
         " AND s.refund_reserved_minor <> (SELECT COALESCE(sum(r.amount_minor), 0) FROM payonce_refund r"
-        " WHERE r.stream_id = s.id AND NOT r.is_released) LIMIT %s",
+        " WHERE r.stream_id = s.id AND NOT r.is_released)" + KNOWN.format("s.number") + " LIMIT %s",
         "reserves another sum than its refunds",
     ),
     "open_stream_never_checked": (
         "SELECT s.order_id, s.number FROM payonce_stream s WHERE s.state IN ('CREATED', 'PENDING', 'PROCESSING', 'CAPTURING', 'CLOSING')"
         f" AND s.next_check_at IS NULL AND s.created_at < payonce_now() - {GRACE}"
-        " AND NOT EXISTS (SELECT 1 FROM payonce_discrepancy d WHERE d.stream_id = s.id AND d.state <> 'RESOLVED') LIMIT %s",
+        " AND NOT EXISTS (SELECT 1 FROM payonce_discrepancy d WHERE d.stream_id = s.id AND d.state <> 'RESOLVED')"
+        + KNOWN.format("s.number")
+        + " LIMIT %s",
         "is not finished, and nothing will ask about it",
     ),
     "refund_never_tried": (
         "SELECT s.order_id, r.number FROM payonce_refund r JOIN payonce_stream s ON s.id = r.stream_id"
         " WHERE r.state IN ('REQUESTED', 'SUBMITTED', 'UNKNOWN', 'ATTENTION') AND r.next_try_at IS NULL"
         f" AND r.created_at < payonce_now() - {GRACE}"
-        " AND NOT EXISTS (SELECT 1 FROM payonce_discrepancy d WHERE d.refund_id = r.id AND d.state <> 'RESOLVED') LIMIT %s",
+        " AND NOT EXISTS (SELECT 1 FROM payonce_discrepancy d WHERE d.refund_id = r.id AND d.state <> 'RESOLVED')"
+        + KNOWN.format("r.number")
+        + " LIMIT %s",
         "is not finished, and nothing will carry it on",
     ),
 }
@@ -68,6 +85,10 @@ def find_contradictions(limit: int = 100) -> Iterator[Finding]:
     for sql, text in FINDINGS.values():
         for order_id, subject in flight.fly([Statement(sql, [limit])], using)[0]:
             yield Finding(order_id, str(subject), f"{subject} {text}.", DiscrepancyKind.INCONSISTENT)
+    accounts = list(registry.accounts())
+    for order_id, number in flight.fly([Statement(UNCONFIGURED, [accounts, limit])], using)[0]:
+        text = f'{number} is due, and its account is no longer in PAYONCE["CHANNELS"]: nobody asks about it.'
+        yield Finding(order_id, number, text, DiscrepancyKind.INCONSISTENT)
     minutes = get_settings().SECOND_ORDER_MINUTES
     for order_id, number, older in flight.fly([Statement(SECOND_ORDERS, [minutes, limit])], using)[0]:
         text = f"{number} was paid for the same basket by the same buyer as {older}."

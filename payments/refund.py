@@ -181,7 +181,7 @@ def _actor(by: str) -> str:
 
 
 def _person(by: str) -> str:
-    return by.removeprefix("operator:")[:80]  # with and without the prefix it is the same person
+    return by.removeprefix("operator:")[:150]  # with and without the prefix it is the same person
 
 
 __all__ = [

@@ -19,7 +19,7 @@ from payonce.payments.models import Refund, Stream
 from payonce.payments.policy import PolicyAnswer
 from payonce.payments.refs import notify_url, payment_ref
 from payonce.payments.settle import Evidence, apply_evidence, moved_minor
-from payonce.payments.statuses import Confirmation, RefundState
+from payonce.payments.statuses import Confirmation, RefundPurpose, RefundState
 from payonce.payments.transitions import refunds as arrows
 
 T = TypeVar("T")
@@ -104,7 +104,7 @@ def _claim(work: Work, number: str) -> Ticket | RefundRun:
         ref=messages.RefundRef(payment_ref(stream), number, refund.amount_minor, refund.channel_reference),
         currency=refund.currency, captured_minor=stream.captured_minor,
         reason=refund.reason, notify_url=notify_url(stream.account),
-        asks_payment_first=policy.is_automatic(refund),
+        asks_payment_first=refund.purpose == RefundPurpose.SURPLUS,
         asks_refund_first=not is_first, may_repeat=may_repeat and refund.state in SENDABLE,
         is_retried=refund.state == RefundState.REQUESTED, at=work.at,
     )  # fmt: skip
@@ -143,7 +143,7 @@ def park(work: Work, refund: Refund, why: str) -> None:
 
 
 def _payment_allows(ticket: Ticket, by: str) -> bool:
-    """An automatic refund looks first: a dispute, a reversal, or a refund that we did not make stops it for a person."""
+    """A refund of surplus looks first: a dispute, a reversal, or a refund that we did not make stops it for a person."""
     outcome = call(ticket.account, lambda channel: channel.query(ticket.ref.payment))
 
     def decide(work: Work) -> bool:

@@ -22,11 +22,13 @@ from payonce.payments.statuses import (
     UNMOVED_REFUND_STATES,
     WATCHED_STREAM_STATES,
     Confirmation,
+    Decision,
     DiscrepancyKind,
     StreamRole,
     StreamState,
     SurplusReason,
 )
+from payonce.payments.transitions import cases
 from payonce.payments.transitions import streams as arrows
 from payonce.payments.transitions.cases import open_case
 
@@ -46,6 +48,9 @@ class Evidence:
     way: Confirmation
     asked_at: datetime | None = None
     proof: str = "query"
+
+
+STIRRING = (PaymentState.IN_PROGRESS, PaymentState.APPROVED)
 
 
 class Settled(StrEnum):
@@ -68,16 +73,15 @@ def apply_evidence(work: Work, stream: Stream, evidence: Evidence) -> Settled:
     view = evidence.view
     stream = _spoken_of(work, stream, view)
     if evidence.account != stream.account or not is_own_merchant(stream, view.merchant):
-        open_case(
-            work, DiscrepancyKind.MISMATCH, stream.number,
-            f"{evidence.account} reports {stream.number} for {view.merchant or 'itself'}, but it is a stream of {stream.account}.",
-            stream=stream, amount_minor=view.paid_minor, account=evidence.account, answer=view.state,
-            channel_reference=view.channel_reference, currency=view.currency, merchant=view.merchant,
-        )  # fmt: skip
+        if view.state is PaymentState.PAID:
+            _name_foreign_money(work, stream, evidence)
         return Settled.WRONG_ACCOUNT
     if _is_old_news(stream, evidence):
         plan_check(work, stream)
+        if stream.state in (StreamState.CLOSED, StreamState.FAILED) and view.state in STIRRING:
+            stream.next_check_at = work.at  # it came unasked, about a stream that had ended: only a query can tell
         return Settled.NO_NEWS
+    was_given_up = stream.next_check_at is None
     stream.last_answer = view.state.value
     stream.last_answer_at = work.at
     stream.is_answer_unknown = view.state == PaymentState.UNCLEAR
@@ -86,8 +90,28 @@ def apply_evidence(work: Work, stream: Stream, evidence: Evidence) -> Settled:
         if capture.state == PaymentState.PAID:
             _second_capture(work, stream, capture, evidence)
     plan_check(work, stream)
+    if was_given_up and stream.state not in WATCHED_STREAM_STATES:
+        _end_unclear(work, stream)
     _follow_up(work)
     return settled
+
+
+def _name_foreign_money(work: Work, stream: Stream, evidence: Evidence) -> None:
+    """Money under our number, taken by somebody else's keys or for another merchant: a person judges it, nothing moves."""
+    view = evidence.view
+    open_case(
+        work, DiscrepancyKind.MISMATCH, f"{stream.number}/{view.channel_reference}"[:128],
+        f"{evidence.account} reports {stream.number} for {view.merchant or 'itself'}, but it is a stream of {stream.account}.",
+        stream=stream, amount_minor=view.paid_minor, account=evidence.account, answer=view.state,
+        channel_reference=view.channel_reference, currency=view.currency, merchant=view.merchant,
+    )  # fmt: skip
+
+
+def _end_unclear(work: Work, stream: Stream) -> None:
+    """The answer that a case was waiting for came after all."""
+    for case in [case for case in work.cases if case.stream_id == stream.pk]:
+        if case.kind in (DiscrepancyKind.STREAM_UNCLEAR, DiscrepancyKind.INCONSISTENT):
+            cases.resolve(work, case, Decision.AUTOMATIC, "payonce", f"answered: {stream.state}")
 
 
 def _spoken_of(work: Work, stream: Stream, view: PaymentView) -> Stream:
@@ -114,7 +138,7 @@ def plan_check(work: Work, stream: Stream) -> None:
         stream.next_check_at = None
         return
     stream.next_check_at = schedule.next_check_at(stream, work.at, capabilities_of(stream), conf.GRACE_SECONDS)
-    if stream.next_check_at is None and not is_restrained:
+    if stream.next_check_at is None and not is_restrained and stream.close_reason != surplus.GIVEN_UP:
         open_case(
             work, DiscrepancyKind.STREAM_UNCLEAR, stream.number,
             f"{stream.account} gave no final answer about {stream.number} (last: {stream.last_answer or 'none'}).",
@@ -240,9 +264,8 @@ def _open_or_not_found(work: Work, stream: Stream, evidence: Evidence) -> Settle
         if view.state == PaymentState.OPEN and stream.close_proof in ("answer", "query"):
             return _contradict(work, stream, evidence, "says open after it proved it closed")
         return Settled.NO_NEWS
-    blocking = stream.state in (StreamState.PROCESSING, StreamState.CAPTURING)
     if (
-        not blocking
+        not _blocks(work, stream)
         and evidence.asked_at is not None
         and schedule.is_past_payable(stream, capabilities_of(stream), get_settings().GRACE_SECONDS, evidence.asked_at)
     ):
@@ -250,7 +273,17 @@ def _open_or_not_found(work: Work, stream: Stream, evidence: Evidence) -> Settle
         return Settled.CLOSED
     if stream.state == StreamState.PROCESSING and view.state == PaymentState.OPEN:
         arrows.resume_waiting(work, stream)
+        if work.order.state != OrderState.OPEN:
+            stream.nudged_at = work.at
+            arrows.start_closing(work, stream, "order moved on")
     return Settled.WAITING
+
+
+def _blocks(work: Work, stream: Stream) -> bool:
+    """May money be on its way, whatever the clock says? A capture that was asked for may, until its key cannot be repeated."""
+    if stream.state != StreamState.CAPTURING:
+        return stream.state == StreamState.PROCESSING
+    return stream.replay_safe_until is None or stream.replay_safe_until > work.at
 
 
 def _in_progress(work: Work, stream: Stream, evidence: Evidence) -> Settled:

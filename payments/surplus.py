@@ -37,6 +37,9 @@ KIND_OF_REASON = {
 PURPOSE_LETTERS = {RefundPurpose.SURPLUS: "s", RefundPurpose.OPERATOR: "p"}
 
 
+GIVEN_UP = "given up by a person"
+
+
 class Decided(StrEnum):
     """What a person's decision about a case came to."""
 
@@ -105,6 +108,7 @@ def decide_case(case_id: int, decision: Decision, by: str, note: str = "") -> De
 
     `by` is the user's name. Raises DiscrepancyNotFound.
     """
+    by = by.removeprefix("operator:")[:150]
     using = get_settings().DATABASE
     found = Discrepancy.objects.using(using).filter(pk=case_id).only("order_id").first()
     if found is None:
@@ -127,6 +131,9 @@ def _decide(work: Work, case_id: int, decision: Decision, by: str, note: str) ->
         answer = _DECIDE[decision](work, case, stream, by)
         if answer is not Decided.DONE or decision == Decision.REFUND:
             return answer
+    if case.kind == DiscrepancyKind.STREAM_UNCLEAR:
+        for stream in [row for row in work.streams if row.pk == case.stream_id]:
+            arrows.give_up(work, stream, GIVEN_UP)
     cases.resolve(work, case, decision, by, note)
     _follow_up(work)
     return Decided.DONE

@@ -54,8 +54,10 @@ def reconcile() -> int:
     return _run("reconcile")
 
 
+EXPIRES_SECONDS = 3_600.0
+"""Long, since a worker judges it by its own clock; it only bounds what piles up while no worker runs."""
 BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
-    f"payonce-{name}": {"task": f"payonce.{name}", "schedule": seconds, "options": {"expires": max(10.0, seconds)}}
+    f"payonce-{name}": {"task": f"payonce.{name}", "schedule": seconds, "options": {"expires": EXPIRES_SECONDS}}
     for name, (_step, seconds) in sweep.SWEEPS.items()
 }
 """Put this into your Celery `beat_schedule`. Two beats at once do no harm."""

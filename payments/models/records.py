@@ -77,7 +77,7 @@ class Discrepancy(models.Model):
     summary = models.CharField(_("summary"), max_length=300)
     evidence = models.TextField(_("evidence"), blank=True, default="{}")
     decision = models.CharField(_("decision"), max_length=12, choices=Decision, blank=True, default="")
-    decided_by = models.CharField(_("decided by"), max_length=80, blank=True, default="")
+    decided_by = models.CharField(_("decided by"), max_length=150, blank=True, default="")
     note = models.CharField(_("note"), max_length=500, blank=True, default="")
     opened_at = models.DateTimeField(_("opened at"))
     resolved_at = models.DateTimeField(_("resolved at"), null=True, blank=True)

@@ -88,7 +88,7 @@ def resolve(work: Work, case: Discrepancy, decision: Decision, by: str, note: st
     if case.state == DiscrepancyState.RESOLVED:
         return CaseMove.REPEAT
     case.decision = decision
-    case.decided_by = by[:80]
+    case.decided_by = by[:150]
     case.note = note[:500] or case.note
     case.resolved_at = work.at
     return _move(work, case, DiscrepancyState.RESOLVED, "case.resolved", decision=decision)
@@ -114,7 +114,7 @@ def resolve_alone(case: Discrepancy, decision: str, by: str, note: str, at: date
     """OPEN → RESOLVED for a case that belongs to no order, and so to no history."""
     if case.state == DiscrepancyState.RESOLVED:
         return CaseMove.REPEAT
-    case.decision, case.decided_by, case.note, case.resolved_at = decision, by[:80], note[:500], at
+    case.decision, case.decided_by, case.note, case.resolved_at = decision, by[:150], note[:500], at
     case.state = DiscrepancyState.RESOLVED
     return CaseMove.MOVED
 

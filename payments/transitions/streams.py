@@ -123,9 +123,18 @@ def start_closing(work: Work, stream: Stream, reason: str) -> StreamMove:
         return StreamMove.FINAL
     if stream.state in BLOCKING_STREAM_STATES:
         return StreamMove.BLOCKED
-    stream.close_reason = reason
+    stream.close_reason = reason[:32]
     stream.next_check_at = work.at
     _end_call(stream)
+    return _move(work, stream, StreamState.CLOSING, "stream.closing", reason=reason)
+
+
+def give_up(work: Work, stream: Stream, reason: str) -> StreamMove:
+    """PROCESSING or CAPTURING → CLOSING, watched: past the channel's limit, on the word of the person who asked there."""
+    if stream.state not in BLOCKING_STREAM_STATES:
+        return StreamMove.NOT_OPEN
+    stream.close_reason = reason[:32]
+    stream.is_watched = True
     return _move(work, stream, StreamState.CLOSING, "stream.closing", reason=reason)
 
 

@@ -113,7 +113,7 @@ def test_money_under_a_number_of_ours_that_is_no_stream_is_an_orphan_case(script
     result = tell(scripted, view)
     assert (result.outcome, result.answer.status) == (Received.ORPHAN, 200)
     case = Discrepancy.objects.get()
-    assert (case.kind, case.subject, case.amount_minor) == ("orphan", "po_unknown", 1000)
+    assert (case.kind, case.subject, case.amount_minor) == ("orphan", "po_unknown/r", 1000)
     assert tell(scripted, view).outcome is Received.REPEAT
     assert stream.state == "PENDING"
 

@@ -24,4 +24,4 @@ def test_the_prefix_of_a_name_makes_no_second_person(
 
 def test_a_very_long_user_name_can_ask_for_a_refund(scripted: type[ScriptedChannel]) -> None:
     number = request_refund(paid_stream().number, 100, reason="duplicate", by="operator:" + "x" * 150).number
-    assert Refund.objects.get(number=number).requested_by == "x" * 80
+    assert Refund.objects.get(number=number).requested_by == "x" * 150

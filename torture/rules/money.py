@@ -137,7 +137,7 @@ def money_has_a_stream_or_a_case(facts: Facts) -> Found:
     """M1: money under a number of ours that is no stream's is an orphan case."""
     if facts.after is None:
         return
-    subjects = {row["subject"] for row in facts.alone["cases"] if row["kind"] == "orphan"}
+    subjects = {row["subject"].split("/")[0] for row in facts.alone["cases"] if row["kind"] == "orphan"}
     for (account, number), captures in facts.after.captures.items():
         if number.startswith(facts.prefix) and number not in facts.numbers["streams"] and number not in subjects:
             yield Violation("M1", f"{account} took {captures[0]['amount_minor']} under {number}: no stream, no case")
