@@ -46,11 +46,16 @@ class Closed(StrEnum):
     NOT_NEEDED = "not_needed"
 
 
-def close_stream(number: str, by: str, *, reason: str = "asked to close", seconds: float = 0.0) -> Closed:
-    """Close one stream. Goes on for up to `seconds` while the answer proves nothing. Raises OrderNotFound for an unknown number."""
+def close_stream(
+    number: str, by: str, *, reason: str = "asked to close", seconds: float = 0.0, start: bool = True
+) -> Closed:
+    """Close one stream, or with `start` False only go on with one that is closing.
+
+    Goes on for up to `seconds` while the answer proves nothing. Raises OrderNotFound for an unknown number.
+    """
     deadline = time.monotonic() + seconds
     while True:
-        answer = _close_once(number, by, reason)
+        answer = _close_once(number, by, reason, start)
         if answer not in (Closed.UNPROVEN, Closed.BUSY) or time.monotonic() + 0.5 > deadline:
             return answer
         time.sleep(0.5)
@@ -81,9 +86,9 @@ def note_no_answer(work: Work, stream: Stream, outcome: Refused | Unknown) -> No
     stream.is_answer_unknown = True
 
 
-def _close_once(number: str, by: str, reason: str) -> Closed:
+def _close_once(number: str, by: str, reason: str, start: bool) -> Closed:
     lease = secrets.token_hex(8)
-    claimed = under_lock(by, lambda work: _claim(work, number, lease, reason), stream=number)
+    claimed = under_lock(by, lambda work: _claim(work, number, lease, reason, start), stream=number)
     if isinstance(claimed, Closed):
         return claimed
     stream, at = claimed
@@ -105,9 +110,9 @@ def _close_once(number: str, by: str, reason: str) -> Closed:
     return _state_after(number, by, lease) or (Closed.UNPROVEN if is_closable else Closed.NOT_CLOSABLE)
 
 
-def _claim(work: Work, number: str, lease: str, reason: str) -> "Closed | tuple[Stream, datetime]":
+def _claim(work: Work, number: str, lease: str, reason: str, start: bool) -> "Closed | tuple[Stream, datetime]":
     stream = work.stream(number)
-    if stream.state in (StreamState.CREATED, StreamState.PENDING):
+    if start and stream.state in (StreamState.CREATED, StreamState.PENDING):
         is_called = stream.call_lease_until is not None and stream.call_lease_until > work.at
         if stream.state == StreamState.CREATED and is_called:
             return Closed.BUSY

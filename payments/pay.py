@@ -262,7 +262,11 @@ def _register(request: PayRequest, step: _Call, by: str) -> PayResult | None:
         notify_url=notify_url(stream.account), return_url=return_url(stream.account), client_ip=request.client_ip, at=step.at,
     )  # fmt: skip
     outcome = call(stream.account, lambda channel: channel.prepay(message))
-    return under_lock(by, lambda work: _store(work, request, step, outcome), order=request.order)
+    result = under_lock(by, lambda work: _store(work, request, step, outcome), order=request.order)
+    if result is None:
+        # Discarded: close it at the channel, unless another click resumed it and handed it out.
+        close.close_stream(stream.number, by="system:pay", seconds=get_settings().SWITCH.PROOF_SECONDS, start=False)
+    return result
 
 
 def _store(

@@ -8,7 +8,7 @@ import redis
 from django.db import connection, connections
 from django.test.utils import CaptureQueriesContext
 
-from payonce.channels.messages import PaymentState, Refused, RefusedKind, Unknown
+from payonce.channels.messages import PaymentState, PaymentView, Refused, RefusedKind, Unknown
 from payonce.payments.models import IdempotencyRecord, Stream
 from tests.api.conftest import assert_problem, buyer_of, everything
 from tests.factories import apply, created_stream, open_order, paid_stream, pending_stream, view_of
@@ -70,7 +70,7 @@ def test_other_methods_are_refused_with_the_right_one(scripted, method):
 def test_outcomes_that_are_not_a_prepay_are_problems(scripted, settings):
     """S16, S6: each with its code, and Retry-After where asking again helps."""
     stream = pending_stream()
-    apply(stream, view_of(stream, state=PaymentState.IN_PROGRESS, paid_minor=0))
+    apply(stream, PaymentView(stream.number, PaymentState.IN_PROGRESS))
     other = {**PAY, "channel": "scripted_b"}
     assert_problem(buyer_of(stream.order).post(path_of(stream.order), other), 409, "being_confirmed")
     declined = open_order()
