@@ -118,7 +118,8 @@ def park(message: ShopMessage, text: str) -> None:
     def decide(work: Work) -> None:
         work.raw.append(
             Statement(
-                "UPDATE payonce_shop_message SET state = %s, next_try_at = NULL, lease_until = NULL, last_answer = %s, try_count = try_count + 1"
+                "UPDATE payonce_shop_message SET state = %s, next_try_at = NULL, lease_until = NULL, last_answer = %s,"
+                " try_count = try_count + 1"
                 " WHERE id = %s AND state = %s",
                 [MessageState.PARKED.value, text[:200], message.pk, MessageState.PENDING.value],
             )

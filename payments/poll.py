@@ -167,10 +167,7 @@ def _write_back(quiet: list[tuple[Claimed, Outcome[PaymentView]]]) -> Statement:
     for item, outcome in quiet:
         stream, claimed_until = item.stream, item.stream.next_check_at
         stream.is_answer_unknown = not isinstance(outcome, Known)
-        if isinstance(outcome, Known):
-            answer = outcome.value.state.value
-        else:
-            answer = why_not(outcome)
+        answer = outcome.value.state.value if isinstance(outcome, Known) else why_not(outcome)
         next_at = schedule.next_check_at(stream, item.at, capabilities_of(stream), grace)
         row = (stream.pk, str(stream.state), claimed_until, next_at, answer[:64], item.at, stream.is_answer_unknown)
         for column, value in zip(columns, row, strict=True):

@@ -84,7 +84,7 @@ class RichScreen(PlainScreen):
 
         shown = Table(title=title, title_justify="left", title_style="bold")
         for column in columns:
-            shown.add_column(column)
+            shown.add_column(column, overflow="fold")
         for row in rows:
             shown.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
         with self._writing:

@@ -19,8 +19,8 @@ from payonce.payments.admin.facts import Fact
 from payonce.payments.models import ChannelState
 from payonce.payments.schedule import BREAKER_FAILURES
 
-SHOWN_OPTIONS = ("adapter", "display_name", "merchant", "base_url", "app_id", "mode", "environment")
-"""Options that are no secret. Of every other one only a fingerprint of its value is shown."""
+NEVER_SECRET = ("adapter", "display_name", "base_url")
+"""Shown whatever the adapter is. Of what an adapter does not declare as harmless, only a fingerprint is shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,8 @@ def _account(name: str, row: ChannelState | None) -> Health:
         problem = ""
     except ChannelError as error:
         problem = type(error).__name__
-    facts = [_option(key, value) for key, value in options.items()]
+    harmless = _harmless(name)
+    facts = [_option(key, value, harmless) for key, value in options.items()]
     if problem:
         facts.insert(0, Fact(gettext("Not usable"), problem))
     badge = present.badge("bad", gettext("not configured")) if problem else health_badge(row)
@@ -80,8 +81,17 @@ def _other(row: ChannelState) -> Health:
     return Health(rest or row.name, known or gettext("account that is not configured"), health_badge(row), _times(row))
 
 
-def _option(key: str, value: Any) -> Fact:
-    if key in SHOWN_OPTIONS:
+def _harmless(account: str) -> frozenset[str]:
+    """The options that the account's adapter declares, and not as secret."""
+    try:
+        specs = registry.channel(account).option_specs
+    except ChannelError:
+        specs = ()
+    return frozenset(NEVER_SECRET) | {spec.name for spec in specs if not spec.secret}
+
+
+def _option(key: str, value: Any, harmless: frozenset[str]) -> Fact:
+    if key in harmless:
         return Fact(key, str(value))
     return Fact(key, present.copyable(fingerprint(value)))
 

@@ -13,9 +13,9 @@ from payonce.orders.models import Order
 from payonce.orders.place import place_order
 from payonce.orders.statuses import LateDecision
 from payonce.payments import close, expire, poll, refund, sweep
+from payonce.payments.message_rows import resend, skip
 from payonce.payments.models import Discrepancy, Refund, ShopMessage
 from payonce.payments.pay import pay_order
-from payonce.payments.message_rows import resend, skip
 from payonce.payments.surplus import decide_case
 from tests.clock import Clock
 from tests.model.world import ACCOUNTS, POLICIES, ModelShop, World
@@ -81,7 +81,12 @@ class Story(RuleBasedStateMachine):
         expires_at = None if life is None else self._now() + timedelta(seconds=life)
         with self.world.crash(crash):
             place_order(
-                "shop", f"A-{Order.objects.count()}", amount_minor=amount, currency="CNY", subject="Book", expires_at=expires_at
+                "shop",
+                f"A-{Order.objects.count()}",
+                amount_minor=amount,
+                currency="CNY",
+                subject="Book",
+                expires_at=expires_at,
             )
 
     @rule(which=some, amount=st.sampled_from([1000, 500]), crash=crashes)
@@ -92,7 +97,13 @@ class Story(RuleBasedStateMachine):
         with self.world.crash(crash):
             try:
                 place_order(
-                    "shop", order.reference, amount_minor=amount, currency="CNY", subject="Book", expires_at=order.expires_at, amend=True
+                    "shop",
+                    order.reference,
+                    amount_minor=amount,
+                    currency="CNY",
+                    subject="Book",
+                    expires_at=order.expires_at,
+                    amend=True,
                 )
             except (AmendRefused, PlaceConflict, ValueError):
                 pass
@@ -158,7 +169,12 @@ class Story(RuleBasedStateMachine):
 
     # --- the channel ---
 
-    @rule(which=some, how=st.sampled_from(["deliver", "deliver", "repeat", "forge", "stale", "lose"]), kind=some, crash=crashes)
+    @rule(
+        which=some,
+        how=st.sampled_from(["deliver", "deliver", "repeat", "forge", "stale", "lose"]),
+        kind=some,
+        crash=crashes,
+    )
     def notification(self, which: int, how: str, kind: int, crash: Any) -> None:
         world = self.world
         message = pick(world.messages()[::-1], which)
@@ -180,7 +196,11 @@ class Story(RuleBasedStateMachine):
         if row is not None and not row["outside"]:
             self.world.control.settle_refund(row["payment_number"], row["number"], state, account=row["account"])
 
-    @rule(which=some, act=st.sampled_from(["dispute", "reverse", "outside_refund"]), amount=st.sampled_from([100, 500, 1000]))
+    @rule(
+        which=some,
+        act=st.sampled_from(["dispute", "reverse", "outside_refund"]),
+        amount=st.sampled_from([100, 500, 1000]),
+    )
     def money_leaves(self, which: int, act: str, amount: int) -> None:
         stream = self.stream(which)
         if stream is None:

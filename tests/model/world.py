@@ -1,4 +1,4 @@
-"""The world of a model test: a real database with a movable clock, a real bank, a shop that may fail, and a checker that imports none of it."""
+"""The world of the model: a real bank, a movable clock, and a small ledger of what buyers really paid."""
 
 import itertools
 import sqlite3
@@ -120,7 +120,9 @@ class World:
         self._enter(mock.patch.object(sweep, "THREADS", 1))
         self._enter(mock.patch.object(flight, "fly", self._crossing("fly", flight.fly)))
         self._enter(mock.patch.object(http, "run", self._crossing("call", http.run)))
-        self._enter(mock.patch.object(BaseDatabaseWrapper, "commit", self._crossing("commit", BaseDatabaseWrapper.commit)))
+        self._enter(
+            mock.patch.object(BaseDatabaseWrapper, "commit", self._crossing("commit", BaseDatabaseWrapper.commit))
+        )
         registry.reset()
         cache.reset()
         for account in ACCOUNTS:

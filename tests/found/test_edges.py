@@ -55,7 +55,9 @@ def test_an_endpoint_name_that_does_not_fit_is_refused_by_the_settings(scripted,
     paid_stream()
 
 
-@pytest.mark.parametrize("endpoint", [{"url": "https://shop.example/"}, {"url": "https://shop.example/", "secret": "whsec_%"}])
+@pytest.mark.parametrize(
+    "endpoint", [{"url": "https://shop.example/"}, {"url": "https://shop.example/", "secret": "whsec_%"}]
+)
 def test_an_endpoint_with_a_wrong_secret_does_not_stop_the_others(scripted, settings, endpoint):
     """S11: one listener's mistake is that listener's."""
     settings.PAYONCE = {**settings.PAYONCE, "MESSAGES": {"ENDPOINTS": {"bad": endpoint}}}
@@ -100,7 +102,13 @@ def test_a_worker_whose_clock_is_ahead_still_runs_the_sweeps():
 
     options = BEAT_SCHEDULE["payonce-poll"]["options"]
     sent = app.amqp.as_task_v2("1", "payonce.poll", expires=options.get("expires"))
-    message = mock.Mock(headers=sent.headers, properties=sent.properties, body=b"", content_type="application/json", content_encoding="utf-8")
+    message = mock.Mock(
+        headers=sent.headers,
+        properties=sent.properties,
+        body=b"",
+        content_type="application/json",
+        content_encoding="utf-8",
+    )
     message.payload = sent.body
     request = Request(message, app=app, decoded=True, headers=sent.headers, body=sent.body, task=poll)
     ahead = datetime.now(UTC) + timedelta(seconds=60)

@@ -8,10 +8,10 @@ from payonce.channels.messages import (
     Known,
     PaymentState,
     PaymentView,
-    Refused,
-    RefusedKind,
     RefundState,
     RefundView,
+    Refused,
+    RefusedKind,
     Unknown,
 )
 from payonce.orders.models import Order
@@ -285,7 +285,9 @@ def test_sums_of_the_channel_do_not_go_down_by_an_older_message(scripted):
     from payonce.payments.statuses import Confirmation
 
     late = Evidence(stream.account, view_of(stream), Confirmation.NOTIFICATION)
-    under_lock("channel:test", lambda work: apply_evidence(work, work.stream(stream.number), late), stream=stream.number)
+    under_lock(
+        "channel:test", lambda work: apply_evidence(work, work.stream(stream.number), late), stream=stream.number
+    )
     stream.refresh_from_db()
     assert stream.disputed_minor == 1000
 
@@ -294,9 +296,9 @@ def test_late_money_after_a_cancel_is_not_in_time(scripted, settings):
     """The shop cancelled; the buyer paid a minute later, before the order would have expired."""
     from payonce.payments import expire
     from tests.factories import open_order, pending_stream
-    from tests.review.shops import JudgingShop
+    from tests.found.shops import JudgingShop
 
-    settings.PAYONCE = {**settings.PAYONCE, "SHOP": "tests.review.shops.JudgingShop"}
+    settings.PAYONCE = {**settings.PAYONCE, "SHOP": "tests.found.shops.JudgingShop"}
     JudgingShop.asked.clear()
     order = open_order()
     stream = pending_stream(order)

@@ -50,7 +50,9 @@ def test_a_stream_whose_answer_can_never_be_applied_becomes_a_case(scripted, clo
     assert Discrepancy.objects.filter(state="OPEN").exists()
 
 
-@pytest.mark.parametrize("odd", [{"reference": "r" * 129}, {"currency": "CNYX"}, {"paid_minor": 2**63}, {"reference": "a\0b"}])
+@pytest.mark.parametrize(
+    "odd", [{"reference": "r" * 129}, {"currency": "CNYX"}, {"paid_minor": 2**63}, {"reference": "a\0b"}]
+)
 def test_money_with_an_odd_field_is_recorded_or_becomes_a_case(scripted, clock, odd):
     """S7, S13: a verified success whose text does not fit a column is money all the same."""
     stream = pending_stream()
@@ -131,7 +133,7 @@ def test_a_shop_rule_checked_at_commit_does_not_lose_the_money(scripted, setting
             "CREATE CONSTRAINT TRIGGER review_refuse AFTER INSERT ON review_shop_row DEFERRABLE INITIALLY DEFERRED"
             " FOR EACH ROW EXECUTE FUNCTION review_refuse()"
         )
-    settings.PAYONCE = {**settings.PAYONCE, "SHOP": "tests.review.shops.DeferredShop"}
+    settings.PAYONCE = {**settings.PAYONCE, "SHOP": "tests.found.shops.DeferredShop"}
     try:
         stream = pending_stream()
         try:
@@ -147,9 +149,9 @@ def test_a_shop_rule_checked_at_commit_does_not_lose_the_money(scripted, setting
 @pytest.fixture
 def field_shop(scripted, settings):
     """A shop row marked by the ready adapter."""
-    from tests.review.shops import FieldShop
+    from tests.found.shops import FieldShop
 
-    settings.PAYONCE = {**settings.PAYONCE, "SHOP": "tests.review.shops.FieldShop", "LATE_PAYMENT": "ASK"}
+    settings.PAYONCE = {**settings.PAYONCE, "SHOP": "tests.found.shops.FieldShop", "LATE_PAYMENT": "ASK"}
     FieldShop.failures.clear()
     yield FieldShop
     FieldShop.failures.clear()
