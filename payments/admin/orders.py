@@ -51,7 +51,7 @@ CLOSE_ORDER = Action(
 class OrderAdmin(ConsoleAdmin):
     """Orders, newest first."""
 
-    list_display = ("number", "reference", "shown_state", "shown_amount", "source", "subject", "shown_at")
+    list_display = ("number", "reference", "shown_state", "shown_amount", "shown_at", "source", "subject")
     list_filter = ("state",)
     ordering = ("-created_at",)
     sortable_by = ("shown_at",)

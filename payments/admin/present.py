@@ -77,7 +77,9 @@ def moment(at: datetime | None) -> SafeString | str:
     if at is None:
         return "–"
     local = timezone.localtime(at)
-    return format_html('<time datetime="{}">{}</time>', local.isoformat(), date_format(local, "Y-m-d H:i:s"))
+    return format_html(
+        '<time class="payonce-time" datetime="{}">{}</time>', local.isoformat(), date_format(local, "Y-m-d H:i:s")
+    )
 
 
 def span(length: timedelta) -> str:

@@ -57,6 +57,10 @@ STATE_NAMES: dict[str, Any] = {
 }  # fmt: skip
 
 
+HIDDEN_FACTS = ("currency", "summary")
+"""Said elsewhere on the page: in the amounts, and in the list of cases."""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One line of the timeline."""
@@ -125,7 +129,7 @@ def facts_of(body: str, currency: str) -> tuple[tuple[str, str], ...]:
     return tuple(
         (str(FACT_NAMES.get(name, name)), _fact(name, value, money_in))
         for name, value in facts.items()
-        if name != "currency"
+        if name not in HIDDEN_FACTS
     )
 
 
