@@ -1,0 +1,1 @@
+"""Measures each path beside its floor in the same run: `make bench`."""
