@@ -99,13 +99,18 @@ def _option(key: str, value: Any, harmless: frozenset[str]) -> Fact:
 def _times(row: ChannelState | None) -> tuple[Fact, ...]:
     if row is None:
         return ()
+    heard = (
+        [Fact(gettext("Last notification"), present.moment(row.last_notification_at))]
+        if row.last_notification_at
+        else []
+    )
     return (
+        *heard,
         Fact(gettext("Failures in a row"), row.failure_count),
         Fact(gettext("Not asked before"), present.moment(row.open_until)),
         Fact(gettext("Last success"), present.moment(row.last_success_at)),
         Fact(gettext("Last failure"), present.moment(row.last_failure_at)),
         Fact(gettext("Last failure text"), row.last_failure or "–"),
-        Fact(gettext("Last notification"), present.moment(row.last_notification_at)),
         Fact(gettext("Notifications about other numbers"), row.foreign_count),
     )
 
