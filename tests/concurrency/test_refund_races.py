@@ -105,13 +105,17 @@ def test_two_workers_carry_one_refund_out_with_one_call(patient):
 def test_control_two_workers_without_the_lock_both_call_the_channel(patient):
     """M6: a claim decided from what was read before the other one's claim calls again; only the number protects the money then."""
     number = requested(paid_stream())
-    called = threading.Event()
-    patient.before["refund"] = lambda _: called.set()
+    second_has_read, first_calls = threading.Event(), threading.Event()
+    both_call = threading.Barrier(2)
 
     def second_writes_after_the_first_called():
         if threading.current_thread().name == "race-1":
-            called.wait(20)
+            second_has_read.set()
+            first_calls.wait(20)
+        else:
+            second_has_read.wait(20)
 
+    patient.before["refund"] = lambda _: (first_calls.set(), both_call.wait(20))
     with without_backstops():
         with without_row_locks(2, second_writes_after_the_first_called):
             run_together(*[lambda: run_refund(number)] * 2)
