@@ -364,18 +364,19 @@ def _execute(url: str, statement: str) -> None:
         connection.execute(statement.encode())  # a name that we made, not a literal
 
 
-def stop_on_sigterm() -> None:
-    """Let SIGTERM end the process as Ctrl-C does, so that context managers tidy up."""
+def stop_on_signals() -> None:
+    """Let SIGTERM end the process as Ctrl-C does, and Ctrl-C also where a shell started it with SIGINT ignored."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGINT, interrupt)
 
 
 def main() -> int:
     """Run the site until Ctrl-C or SIGTERM; returns 0, or 4 when something cannot be had."""
-    stop_on_sigterm()
+    stop_on_signals()
     try:
         with Supervisor() as site:
             for name, url in site.urls.items():

@@ -22,7 +22,7 @@ from config.demo.stories import STORIES
 from config.demo.tale import Story, Told
 from config.processes import ProcessError
 from config.shop_inbox import INBOX_VARIABLE
-from config.supervisor import Supervisor, stop_on_sigterm
+from config.supervisor import Supervisor, stop_on_signals
 from payonce.channels.sandbox.control import SandboxControl
 
 EXIT_FAILED = 1
@@ -56,7 +56,7 @@ class Result:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns 0 when every order was paid once, else 1, 2 for wrong usage, 4 without a server."""
     options = read_options(arguments)
-    stop_on_sigterm()
+    stop_on_signals()
     screen = open_screen()
     result = Result()
     try:
