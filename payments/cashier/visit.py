@@ -12,7 +12,9 @@ from django.utils.crypto import constant_time_compare, salted_hmac
 from payonce.orders.conf import get_settings
 from payonce.payments import tokens
 
-COOKIE_PREFIX = "payonce_buyer_"
+PAGE_COOKIE = "payonce_buyer_"
+RETURN_COOKIE = "payonce_back_"
+"""Two names: a response holds one cookie of a name, whatever their paths."""
 NUMBER_LENGTH_MAX = 32
 
 
@@ -41,9 +43,9 @@ class Visit:
 
     def remember(self, response: HttpResponse) -> None:
         """Leave the cookies, so that the token need not stay in the address."""
-        for path in (self.short_address, return_path()):
+        for name, path in ((PAGE_COOKIE, self.short_address), (RETURN_COOKIE, return_path())):
             response.set_cookie(
-                COOKIE_PREFIX + self.order, self.token, max_age=get_settings().BUYER_TOKEN_SECONDS, path=path,
+                name + self.order, self.token, max_age=get_settings().BUYER_TOKEN_SECONDS, path=path,
                 httponly=True, samesite="Lax", secure=get_settings().BASE_URL.startswith("https://"),
             )  # fmt: skip
 
@@ -55,13 +57,13 @@ def read_visit(request: HttpRequest, token: str) -> Visit | None:
         return Visit(tokens.read_buyer_token(token), token, address, is_by_cookie=False)
     except tokens.TokenRefused:
         pass
-    kept = request.COOKIES.get(COOKIE_PREFIX + token, "")
+    kept = request.COOKIES.get(PAGE_COOKIE + token, "")
     return Visit(token, kept, address, is_by_cookie=True) if _grants(kept, token) else None
 
 
 def address_after_return(request: HttpRequest, order: str) -> str:
     """The cashier page for a browser that came back, where a cookie shows that it is the order's buyer."""
-    kept = request.COOKIES.get(COOKIE_PREFIX + order, "") if order else ""
+    kept = request.COOKIES.get(RETURN_COOKIE + order, "") if order else ""
     return reverse("payonce:cashier", kwargs={"token": order}) if _grants(kept, order) else ""
 
 
