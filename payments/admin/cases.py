@@ -8,6 +8,7 @@ from django.http import HttpRequest
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
+from payonce.orders.conf import get_settings
 from payonce.payments import clock
 from payonce.payments.admin import present, search
 from payonce.payments.admin.actions import Action, ConfirmForm, Operator, Result, refused
@@ -29,6 +30,7 @@ UNMATCHED_KINDS = (
     DiscrepancyKind.ORPHAN, DiscrepancyKind.MISMATCH, DiscrepancyKind.STATEMENT, DiscrepancyKind.OUTSIDE_REFUND,
     DiscrepancyKind.CONTRADICTION,
 )  # fmt: skip
+RETRIED_STATES = (RefundState.REJECTED, RefundState.ATTENTION, RefundState.UNKNOWN)
 MEANINGS: dict[Decision, Any] = {
     Decision.REFUND: _("Refund it: the money goes back to the buyer under one refund number. It cannot be undone."),
     Decision.KEEP: _("Keep the money: nothing is given back. Your note says why."),
@@ -45,7 +47,9 @@ def decisions_for(case: Discrepancy) -> list[Decision]:
         return []
     stream, refund, order = case.stream, case.refund, case.order
     if case.kind == DiscrepancyKind.REFUND_STUCK and stream is not None:
-        again = refund is not None and refund.state in (RefundState.REJECTED, RefundState.ATTENTION)
+        again = refund is not None and (
+            refund.state in RETRIED_STATES or (refund.is_released and stream.refundable_minor > 0)
+        )
         return [Decision.REFUND, Decision.DISMISS] if again else [Decision.DISMISS]
     if stream is None or stream.role != StreamRole.SURPLUS:
         return [Decision.DISMISS]
@@ -101,7 +105,7 @@ def act_decide(case: Discrepancy, operator: Operator, data: dict[str, Any]) -> R
     decided = decide_case(case.pk, decision, operator.username, data["note"])
     if decided is Decided.DONE:
         texts = {
-            Decision.REFUND: gettext("The refund is on its way."),
+            Decision.REFUND: _refund_text(case),
             Decision.KEEP: gettext("The money is kept, and the case is resolved."),
             Decision.ACCEPT: gettext("The order is paid by this stream."),
         }
@@ -115,6 +119,13 @@ def act_decide(case: Discrepancy, operator: Operator, data: dict[str, Any]) -> R
         Decided.NO_MONEY_LEFT: gettext("Everything of it was given back."),
     }
     return refused(refusals[decided])
+
+
+def _refund_text(case: Discrepancy) -> str:
+    after = Discrepancy.objects.using(get_settings().DATABASE).select_related("refund").get(pk=case.pk)
+    if after.refund is not None and after.refund.state == RefundState.AWAITING_APPROVAL:
+        return gettext("Refund %(number)s waits for a second person.") % {"number": after.refund.number}
+    return gettext("The refund is on its way.")
 
 
 DECIDE = Action(

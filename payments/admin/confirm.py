@@ -53,6 +53,10 @@ def respond(page: "ConsoleAdmin", request: HttpRequest, row: Any, action: Action
         page.log_change(request, row, f"{action.name}: {result.made}")
     else:
         once.give_up(claimed.record)
+    if result is not None and not result.is_done and not result.is_stale:
+        fresh = page.row_or_404(request, row.pk)
+        if what_changed(fresh, action, request.POST.get("seen", "")):
+            result = stale()  # refused for what someone else did in this moment: show that
     if result is None:
         return _show(page, request, row, action, form, status=422)
     if result.is_stale:

@@ -28,7 +28,9 @@ MOVE_TEXTS: dict[RefundMove, Any] = {
     RefundMove.EXPIRED: _("The time for its approval is over."),
     RefundMove.NOT_ACTIVE: _("It is finished."),
     RefundMove.NOT_REJECTED: _("The channel has not refused it."),
+    RefundMove.NOT_PROVEN: _("A call under its number is unanswered and may have moved money: wait for the answer."),
     RefundMove.NOT_SUCCEEDED: _("It has not succeeded."),
+    RefundMove.WAS_RETURNED: _("It was done, and came back."),
 }
 
 
@@ -64,10 +66,15 @@ def refuse_retry(row: Refund, operator: Operator) -> Any:
 
 
 def refuse_write_off(row: Refund, operator: Operator) -> Any:
-    """Only what the channel refused, once."""
+    """Only what surely moved nothing: refused, or unanswered past its time and looked up at the channel."""
+    if row.is_released:
+        return _("It was given up already.")
+    is_past = row.replay_safe_until is not None and row.replay_safe_until <= clock.about_now()
+    if row.state == RefundState.UNKNOWN and is_past:
+        return ""
     if row.state != RefundState.REJECTED:
         return MOVE_TEXTS[RefundMove.NOT_REJECTED]
-    return _("It was given up already.") if row.is_released else ""
+    return MOVE_TEXTS[RefundMove.NOT_PROVEN] if row.open_call_count > 0 and not is_past else ""
 
 
 def act_approve(row: Refund, operator: Operator, data: dict[str, Any]) -> Result:
@@ -113,7 +120,7 @@ RETRY = Action(
 )  # fmt: skip
 WRITE_OFF = Action(
     "write-off", _("Write off…"), Permission.REFUND,
-    lambda row: [_("The channel proved that this number moved nothing. It is given up: its amount is free for another"
+    lambda row: [_("Only if this number moved nothing: look it up at the channel first. It is given up: its amount is free for another"
                    " refund, and its case stays open until someone decides it.")],
     refuse_write_off, act_write_off, refund_facts, is_money=True,
 )  # fmt: skip
