@@ -1,1 +1,1 @@
-"""Measures each path beside its floor in the same run: `make bench`."""
+"""Each path of payonce beside its floor, measured in the same run: `python -m benchmarks`."""

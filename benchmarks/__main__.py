@@ -1,112 +1,124 @@
-"""`python -m benchmarks`: every path beside its floor, in random order, several rounds; medians of the rounds' ratios.
+"""Measure each path beside its floor: `python -m benchmarks [--seconds 40] [--json FILE]`.
 
-Exit codes: 0 done, 2 usage, 4 a server is missing.
+All cases run once per round, path and floor in random order; what is printed is the median of the per-round ratios, since
+machines differ and drift. Counts are the hard gates. Exit status: 0 done, 1 a gate was passed, 2 usage, 4 no server.
 """
 
 import argparse
 import json
-import os
 import random
-import secrets
 import statistics
 import sys
 import time
-from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from config import embedded
+from config.processes import ProcessError
 
-ACTS = {"pay": 60, "notify": 60, "repeated notification": 300, "repeated click": 300, "poll": 1}
+if TYPE_CHECKING:
+    from benchmarks.cases import Case
+
+EXIT_GATE, EXIT_UNAVAILABLE = 1, 4
+
+
+@dataclass
+class Measured:
+    """What was seen of one case."""
+
+    turns: int
+    commits: int
+    path_seconds: list[float] = field(default_factory=list)
+    floor_seconds: list[float] = field(default_factory=list)
+
+    def ratio(self) -> float:
+        """The floor's time over the path's: 1.0 would be as fast as the floor. The median of the rounds."""
+        return statistics.median(
+            floor / path for floor, path in zip(self.floor_seconds, self.path_seconds, strict=True)
+        )
+
+
+def measure(cases: "list[Case]", seconds: float) -> dict[str, Measured]:
+    """Count once, then time rounds until the time is up; at least three."""
+    from benchmarks.cases import counts_of, seconds_of
+    from tests.cost.wire import relay
+
+    with relay() as wire:
+        found = {case.name: Measured(*counts_of(case, wire)) for case in cases}
+    for case in cases:  # warm up
+        case.run(case.prepare(case.batch))
+        case.floor(case.prepare(case.batch))
+    deadline, rounds = time.monotonic() + seconds, 0
+    while time.monotonic() < deadline or rounds < 3:
+        work = [(case, is_floor) for case in cases for is_floor in (False, True)]
+        random.shuffle(work)
+        for case, is_floor in work:
+            inputs = case.prepare(case.batch)
+            taken = seconds_of(case.floor if is_floor else case.run, inputs) / len(inputs)
+            seen = found[case.name]
+            (seen.floor_seconds if is_floor else seen.path_seconds).append(taken)
+        rounds += 1
+    return found
+
+
+def report(cases: "list[Case]", found: dict[str, Measured]) -> list[dict[str, Any]]:
+    """One record per case."""
+    records = []
+    for case in cases:
+        seen = found[case.name]
+        path, floor = statistics.median(seen.path_seconds), statistics.median(seen.floor_seconds)
+        records.append(
+            {
+                "path": case.name, "floor": case.floor_name, "rounds": len(seen.path_seconds), "per_second": round(1 / path),
+                "floor_per_second": round(1 / floor), "ratio": round(seen.ratio(), 3), "target": case.target,
+                "round_trips": seen.turns, "round_trips_max": case.turns_max, "commits": seen.commits,
+                "commits_max": case.commits_max,
+                "gates_hold": seen.turns <= case.turns_max and seen.commits <= case.commits_max,
+            }
+        )  # fmt: skip
+    return records
+
+
+def show(records: list[dict[str, Any]]) -> None:
+    """Print the table."""
+    heads = ("path", "per second", "floor", "ratio", "target", "round trips", "commits")
+    print("{:<22}{:>12}{:>10}{:>8}{:>8}{:>14}{:>10}  floor is".format(*heads))
+    for row in records:
+        trips = f"{row['round_trips']} of {row['round_trips_max']}"
+        commits = f"{row['commits']} of {row['commits_max']}"
+        print(
+            f"{row['path']:<22}{row['per_second']:>12,}{row['floor_per_second']:>10,}{row['ratio']:>8.2f}{row['target']:>8.2f}"
+            f"{trips:>14}{commits:>10}  {row['floor']}"
+        )
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Start a database of its own with fsync on, measure, print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="rounds; each measures every path and its floor once")
-    parser.add_argument("--only", help="names of paths, separated by commas")
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--seconds", type=float, default=30.0, help="how long to measure (default 30)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the records there; - prints them instead")
     options = parser.parse_args(arguments)
-    if options.rounds < 1:
-        parser.error("--rounds must be at least 1")
+    if not 0 < options.seconds <= 3600:
+        parser.error("--seconds must be above 0 and at most 3600")
+    from benchmarks.world import Rows, servers
+
     try:
-        with embedded.servers("test"), embedded.private_postgres() as database:
-            _set_up(database.url)
-            rows = _measure(options.rounds, options.only.split(",") if options.only else [])
-    except (OSError, RuntimeError) as error:
-        print(f"The servers for the measurement could not run: {error}", file=sys.stderr)
-        return 4
-    if not rows:
-        parser.error(f"--only names no path; there are: {', '.join(ACTS)}")
-    print(json.dumps(rows, indent=2) if options.json else _table(rows))
-    return 0
+        with servers():
+            from benchmarks.cases import make_cases
 
-
-def _set_up(database_url: str) -> None:
-    os.environ.update(
-        DATABASE_URL=database_url, PAYONCE_PROFILE="test", DJANGO_SETTINGS_MODULE="config.settings",
-        SECRET_KEY=secrets.token_hex(32), PAYONCE_REDIS_DATABASE="1", CONN_MAX_AGE="600",
-    )  # fmt: skip
-    import django
-    from celery import current_app
-    from django.conf import settings
-    from django.core.management import call_command
-    from django.test import override_settings
-
-    django.setup()
-    measured = {
-        "SHOP": "payonce.orders.shop.Shop",
-        "CHANNELS": {"instant": {"adapter": "benchmarks.channel.InstantChannel"}},
-    }
-    override_settings(PAYONCE={**settings.PAYONCE, **measured}).enable()
-    current_app.conf.broker_url = None
-    call_command("migrate", verbosity=0)
-
-
-def _measure(rounds: int, only: list[str]) -> list[dict[str, Any]]:
-    from benchmarks import channel
-    from benchmarks.paths import PATHS, SlowServer
-
-    chosen = [path for path in PATHS if not only or path.name in only]
-    seen: dict[str, list[tuple[float, float]]] = {path.name: [] for path in chosen}
-    with SlowServer() as url:
-        for number in range(rounds + 1):
-            for path in random.sample(chosen, len(chosen)):
-                channel.QUERY_URL = url if path.name == "poll" else ""
-                cases = [path.prepare, path.floor]
-                first = random.randrange(2)
-                speeds = [0.0, 0.0]
-                for index in (first, 1 - first):
-                    speeds[index] = _speed(cases[index], ACTS[path.name]) * path.rows
-                if number:  # the first round only warms up
-                    seen[path.name].append((speeds[0], speeds[1]))
-            print(f"round {number} of {rounds}", file=sys.stderr)
-    return [_row(path.name, path.floor_is, seen[path.name]) for path in chosen]
-
-
-def _speed(prepare: Callable[[int], list[Callable[[], None]]], count: int) -> float:
-    acts = prepare(count)
-    began = time.perf_counter()
-    for act in acts:
-        act()
-    return count / (time.perf_counter() - began)
-
-
-def _row(name: str, floor_is: str, pairs: list[tuple[float, float]]) -> dict[str, Any]:
-    return {
-        "path": name,
-        "per_second": round(statistics.median(ours for ours, _ in pairs)),
-        "floor_per_second": round(statistics.median(floor for _, floor in pairs)),
-        "of_floor": round(statistics.median(ours / floor for ours, floor in pairs), 2),
-        "floor": floor_is,
-    }
-
-
-def _table(rows: list[dict[str, Any]]) -> str:
-    lines = [f"{'path':<24}{'per second':>12}{'floor':>10}{'of floor':>10}  floor is"]
-    for row in rows:
-        figures = f"{row['per_second']:>12}{row['floor_per_second']:>10}{row['of_floor']:>10}"
-        lines.append(f"{row['path']:<24}{figures}  {row['floor']}")
-    return "\n".join(lines)
+            cases = make_cases(Rows())
+            records = report(cases, measure(cases, options.seconds))
+    except ProcessError as error:
+        print(error, file=sys.stderr)
+        return EXIT_UNAVAILABLE
+    text = json.dumps(records, indent=1)
+    if str(options.json) == "-":
+        print(text)
+    else:
+        show(records)
+        if options.json:
+            options.json.write_text(text + "\n")
+    return 0 if all(row["gates_hold"] for row in records) else EXIT_GATE
 
 
 if __name__ == "__main__":
