@@ -360,8 +360,11 @@ def _drop_left_databases(url: str, runs: Path) -> None:
 def _execute(url: str, statement: str) -> None:
     import psycopg
 
-    with psycopg.connect(url, autocommit=True, connect_timeout=10) as connection:
-        connection.execute(statement.encode())  # a name that we made, not a literal
+    try:
+        with psycopg.connect(url, autocommit=True, connect_timeout=10) as connection:
+            connection.execute(statement.encode())  # a name that we made, not a literal
+    except psycopg.OperationalError as error:
+        raise ProcessError(f"PostgreSQL does not take `{statement}`: {error}") from error
 
 
 def stop_on_signals() -> None:

@@ -16,6 +16,7 @@ from config.demo.screen import PlainScreen
 from config.demo.site import Site, StoryFailed, until
 from config.demo.stories import STORIES
 from config.demo.tale import Story, Tale, Told
+from config.postgres import free_port
 from config.processes import ProcessError
 
 NO_SITE = cast("Site", None)
@@ -111,7 +112,7 @@ def run_command(monkeypatch: pytest.MonkeyPatch, outcome: Any, *arguments: str) 
         return cast("Result", outcome)
 
     monkeypatch.setattr(command, "run", run)
-    monkeypatch.setattr(command, "stop_on_sigterm", lambda: None)
+    monkeypatch.setattr(command, "stop_on_signals", lambda: None)
     return command.main(list(arguments))
 
 
@@ -130,3 +131,8 @@ def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         command.main(arguments)
     assert ended.value.code == 2
+
+
+def test_database_that_is_away_is_an_unavailable_dependency(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", f"postgresql://nobody@127.0.0.1:{free_port()}/none")
+    assert command.main(["--smoke", "--only", "a"]) == 4
