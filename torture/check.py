@@ -16,11 +16,11 @@ from pathlib import Path
 
 import psycopg
 
-from torture.facts import Books, Facts, OrderFacts, Violation, gather, sort_history, sort_inbox
+from torture.facts import Books, Facts, Violation, gather, sort_history, sort_inbox
 from torture.hardness import COUNTS, LEAST, Hardness
 from torture.liveness import Waits
 from torture.rules import Mode, judge_orders, judge_run
-from torture.sources import Database, Ledger, Operation, Row, SourceError, operations, read_ledger, read_lines
+from torture.sources import Database, Ledger, Row, SourceError, operations, read_ledger, read_lines
 
 BATCH = 500
 SHOWN_MAX = 50
@@ -41,7 +41,7 @@ class Report:
 
 
 def check(
-    database_url: str,
+    database: str | psycopg.Connection[Row],
     ledger: Callable[[], Ledger] | None = None,
     inbox: Callable[[], Iterable[Row]] | None = None,
     history: Iterable[Row] = (),
@@ -53,48 +53,49 @@ def check(
 ) -> Report:
     """Check a run; `ledger` and `inbox` are called to read them at the right moments, `history` is lines of operations.
 
-    `prefix` is that of this installation's numbers, where the ledger serves others too. `liveness_scale` stretches the bounds
-    of L1–L5 (0: only measure). `overdue_seconds` is how late a sweep may be at rest. Raises SourceError.
+    `database` is a URL, or an open connection whose transaction is looked through as it stands. `prefix` is that of this
+    installation's numbers, where the ledger serves others too. `liveness_scale` stretches the bounds of L1–L5 (0: only
+    measure). `overdue_seconds` is how late a sweep may be at rest. Raises SourceError.
     """
-    report = Report()
-    done = operations(history)
-    before = ledger() if ledger is not None else None
-    database = Database(database_url)
-    try:
-        alone, numbers = database.alone(), database.numbers()
-        at = database.at
-        batches = list(map(gather, database.batches(BATCH)))
-    except psycopg.Error as error:
-        raise SourceError(f"the database cannot be read: {error}") from error
-    finally:
-        database.close()
-    after = ledger() if ledger is not None else None
-    common = Facts(
-        at, [], alone, numbers, Books(before) if before else None, Books(after) if after else None,
-        sort_inbox(inbox() if inbox is not None else None), done, sort_history(done), prefix, overdue_seconds,
-    )  # fmt: skip
-    for orders in batches:
-        common.orders = orders
-        report.violations += judge_orders(common, mode)
-        _measure(report, orders, after)
-    common.orders = []
-    report.violations += judge_run(common, mode)
-    _measure_alone(report, common, done, after)
+    facts = read_facts(database, ledger, inbox, history, prefix=prefix, overdue_seconds=overdue_seconds)
+    report = Report([*judge_orders(facts, mode), *judge_run(facts, mode)])
+    books = facts.after.ledger if facts.after is not None else None
+    report.hardness.add_orders(facts.orders)
+    report.hardness.add_alone(facts.alone)
+    report.hardness.add_ledger(books)
+    report.hardness.add_history(facts.history)
+    report.waits.add_orders(facts.orders, books)
+    report.waits.add_history(facts.history)
     if liveness_scale:
         report.violations += report.waits.judge(liveness_scale)
     return report
 
 
-def _measure(report: Report, orders: list[OrderFacts], ledger: Ledger | None) -> None:
-    report.hardness.add_orders(orders)
-    report.waits.add_orders(orders, ledger)
-
-
-def _measure_alone(report: Report, facts: Facts, done: list[Operation], ledger: Ledger | None) -> None:
-    report.hardness.add_alone(facts.alone)
-    report.hardness.add_ledger(ledger)
-    report.hardness.add_history(done)
-    report.waits.add_history(done)
+def read_facts(
+    database: str | psycopg.Connection[Row],
+    ledger: Callable[[], Ledger] | None = None,
+    inbox: Callable[[], Iterable[Row]] | None = None,
+    history: Iterable[Row] = (),
+    *,
+    prefix: str = "",
+    overdue_seconds: float = 120.0,
+) -> Facts:
+    """Read everything, in the order that makes a difference mean something. Raises SourceError."""
+    done = operations(history)
+    before = ledger() if ledger is not None else None
+    source = Database(database)
+    try:
+        alone, numbers = source.alone(), source.numbers()
+        orders = [order for batch in source.batches(BATCH) for order in gather(batch)]
+    except psycopg.Error as error:
+        raise SourceError(f"the database cannot be read: {error}") from error
+    finally:
+        source.close()
+    after = ledger() if ledger is not None else None
+    return Facts(
+        source.at, orders, alone, numbers, Books(before) if before else None, Books(after) if after else None,
+        sort_inbox(inbox() if inbox is not None else None), done, sort_history(done), prefix, overdue_seconds,
+    )  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -113,18 +113,24 @@ SELECT tgname FROM pg_trigger WHERE tgrelid = 'payonce_event'::regclass AND NOT 
 class Database:
     """One consistent picture of payonce's rows: a repeatable-read transaction, read in batches of orders."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, where: str | psycopg.Connection[Row]) -> None:
+        """Open a URL, or look through a connection as it stands, inside its own transaction."""
+        self._is_own = isinstance(where, str)
         try:
-            self._connection = psycopg.connect(url, row_factory=dict_row)
-            self._connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-            self._connection.read_only = True
+            if isinstance(where, str):
+                self._connection = psycopg.Connection[Row].connect(where, row_factory=dict_row)
+                self._connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+                self._connection.read_only = True
+            else:
+                self._connection = where
             self.at = self.rows("SELECT payonce_now() AS at")[0]["at"]
         except psycopg.Error as error:
             raise SourceError(f"the database cannot be read: {error}") from error
 
     def close(self) -> None:
-        """Give the connection back."""
-        self._connection.close()
+        """Give the connection back, unless it was lent."""
+        if self._is_own:
+            self._connection.close()
 
     def rows(self, sql: str, *params: object) -> list[Row]:
         """Every row of a query."""

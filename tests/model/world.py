@@ -107,6 +107,7 @@ class World:
     # --- beginning and end ---
 
     def begin(self) -> None:
+        connections["default"].close()
         with connections["default"].cursor() as cursor:
             cursor.execute(f"TRUNCATE {', '.join(TABLES)} RESTART IDENTITY CASCADE")
         ModelShop.inbox.clear()
@@ -175,6 +176,8 @@ class World:
             self._crossings += 1
             plan = self._crash if self._crash is not None and self._crash[0] == self._crossings else None
             if plan is not None and plan[1] == "before":
+                if name == "commit":
+                    args[0].rollback()  # what the server does when its client is gone
                 self._die(plan[2], name)
             answer = real(*args, **kwargs)
             if plan is not None:
