@@ -115,7 +115,7 @@ def _link(value: str) -> str:
 
 def _draw(value: str) -> SafeString:
     code = segno.make(value, error="m", micro=False)
-    svg = code.svg_inline(scale=6, border=4, dark="#000", light="#fff", svgclass=None, lineclass=None)
+    svg = code.svg_inline(border=4, dark="#000", light="#fff", svgclass=None, lineclass=None, omitsize=True)
     return SafeString(svg.replace("<svg ", '<svg role="img" aria-labelledby="code-title" ', 1))
 
 
