@@ -28,7 +28,7 @@ from payonce.payments.call import call, capabilities_of, why_not
 from payonce.payments.locks import Work, in_callers_transaction, under_lock
 from payonce.payments.models import Stream
 from payonce.payments.refs import payment_ref
-from payonce.payments.settle import Evidence, Settled, apply_evidence, plan_check
+from payonce.payments.settle import Evidence, Settled, apply_evidence, ask_again_about_ended, plan_check
 from payonce.payments.statuses import WATCHED_STREAM_STATES, Confirmation, StreamState
 from payonce.payments.transitions import streams as arrows
 from payonce.payments.transitions.streams import StreamMove
@@ -71,7 +71,10 @@ def record_query(
         if isinstance(outcome, Known):
             return apply_evidence(work, stream, Evidence(account, outcome.value, way, asked_at))
         note_no_answer(work, stream, outcome)
-        plan_check(work, stream)
+        if stream.state in WATCHED_STREAM_STATES:
+            plan_check(work, stream)
+        elif stream.next_check_at is not None:
+            ask_again_about_ended(work, stream)
         return Settled.NO_NEWS
 
     return under_lock(by, decide, stream=number)

@@ -121,23 +121,24 @@ def _apply(item: Claimed, outcome: Outcome[PaymentView]) -> str:
     except Exception:
         # The claim's lease makes the row due again: one stream that cannot be applied must not stop the others.
         log.exception("the answer about %s could not be applied; it is asked again", stream.number)
-        _tell_person(stream)
+        tell_person(stream.number)
         return "failed"
     return settled.value
 
 
-def _tell_person(stream: Stream) -> None:
-    """An answer that cannot be applied may be money: a person looks, while it is asked again by the ladder."""
+def tell_person(number: str) -> None:
+    """What is answered about a stream cannot be applied, and may be money: a person looks, while it is asked again."""
 
     def decide(work: Work) -> None:
-        text = f"What {stream.account} answers about {stream.number} cannot be applied: see the log."
-        open_case(work, DiscrepancyKind.INCONSISTENT, stream.number, text, stream=work.stream(stream.number))
-        plan_check(work, work.stream(stream.number))
+        stream = work.stream(number)
+        text = f"What {stream.account} answers about {number} cannot be applied: see the log."
+        open_case(work, DiscrepancyKind.INCONSISTENT, number, text, stream=stream)
+        plan_check(work, stream)
 
     try:
-        under_lock("system:poll", decide, stream=stream.number)
+        under_lock("system:poll", decide, stream=number)
     except Exception:
-        log.exception("no case could be opened for %s; its claim comes due again", stream.number)
+        log.exception("no case could be opened for %s; its claim comes due again", number)
 
 
 def _capture_if_approved(settled: Settled, stream: Stream) -> None:

@@ -9,6 +9,7 @@ from payonce.payments import flight
 from payonce.payments.flight import Statement
 from payonce.payments.locks import Work, under_lock
 from payonce.payments.statuses import DiscrepancyKind
+from payonce.payments.surplus import GIVEN_UP
 from payonce.payments.transitions import cases
 
 GRACE = "interval '5 minutes'"
@@ -44,7 +45,7 @@ FINDINGS = {
     ),
     "open_stream_never_checked": (
         "SELECT s.order_id, s.number FROM payonce_stream s WHERE s.state IN ('CREATED', 'PENDING', 'PROCESSING', 'CAPTURING', 'CLOSING')"
-        f" AND s.next_check_at IS NULL AND s.created_at < payonce_now() - {GRACE}"
+        f" AND s.close_reason <> '{GIVEN_UP}' AND s.next_check_at IS NULL AND s.created_at < payonce_now() - {GRACE}"
         " AND NOT EXISTS (SELECT 1 FROM payonce_discrepancy d WHERE d.stream_id = s.id AND d.state <> 'RESOLVED')"
         + KNOWN.format("s.number")
         + " LIMIT %s",

@@ -151,9 +151,9 @@ def confirm_refund(number: str, by: str) -> RefundMove:
         refund = work.refund(number)
         if refund.state not in (RefundState.UNKNOWN, RefundState.ATTENTION, RefundState.REJECTED):
             return RefundMove.NOT_ACTIVE
-        refund_answer.succeed_by_person(work, refund, _person(by))
+        move = refund_answer.succeed_by_person(work, refund, _person(by))
         follow_up(work)
-        return RefundMove.MOVED
+        return move
 
     return with_refund(number, _actor(by), decide)
 

@@ -32,7 +32,7 @@ def apply_outcome(
     if isinstance(outcome, Known):
         apply_view(work, refund, outcome.value, may_repeat=may_repeat, is_asked=True)
     elif isinstance(outcome, Unknown) or asked_only:
-        _not_answered(work, refund, short(outcome))
+        not_answered(work, refund, short(outcome))
     elif outcome.kind is RefusedKind.THROTTLED:
         try_later(work, refund)
     elif outcome.kind is RefusedKind.CONFLICT:
@@ -50,16 +50,18 @@ def apply_view(
     `is_asked` marks an answer to our own question; what came unasked may be an old message told again.
     """
     refund.last_answer, refund.last_answer_at = view.state.value, work.at
+    if refund.state == RefundState.SUCCEEDED and view.state not in (Answer.FAILED, Answer.RETURNED):
+        refund.next_try_at = None  # it was done before; nothing else is news
+        return
     if view.state is Answer.DONE and _is_mismatched(refund, view):
         _contradict(work, refund, f"the channel reports {view.amount_minor} {view.currency} for it")
-        _not_answered(work, refund, "another amount or currency")
+        not_answered(work, refund, "another amount or currency")
         return
     if view.state is Answer.DONE:
         _done(work, refund, view)
     elif view.state is Answer.IN_PROGRESS:
-        if refund.state != RefundState.SUCCEEDED:
-            arrows.submit(work, refund, view.channel_reference)
-            try_later(work, refund)
+        arrows.submit(work, refund, view.channel_reference)
+        try_later(work, refund)
     elif view.state is Answer.ATTENTION:
         _attention(work, refund, view)
     elif view.state is Answer.FAILED:
@@ -67,7 +69,7 @@ def apply_view(
     elif view.state is Answer.RETURNED:
         _returned(work, refund, view)
     elif not may_repeat or refund.state == RefundState.SUBMITTED:
-        _not_answered(work, refund, "not found")
+        not_answered(work, refund, "not found")
 
 
 def short(outcome: Outcome[RefundView] | Outcome[object]) -> str:
@@ -79,7 +81,7 @@ def short(outcome: Outcome[RefundView] | Outcome[object]) -> str:
     return f"unknown: {outcome.reason}"[:128]
 
 
-def _done(work: Work, refund: Refund, view: RefundView) -> None:
+def _done(work: Work, refund: Refund, view: RefundView) -> RefundMove:
     refund.open_call_count = 0
     move = arrows.succeed(work, refund, view.channel_reference)
     if move is RefundMove.REPEAT:
@@ -87,7 +89,7 @@ def _done(work: Work, refund: Refund, view: RefundView) -> None:
     if move is RefundMove.TOO_MUCH:
         _contradict(work, refund, "it was given up here and is done at the channel, and other refunds used the money")
     if move is not RefundMove.MOVED:
-        return
+        return move
     stream = work.stream_of(refund)
     if stream.role == StreamRole.KEEPER:
         orders.give_back(work.order, work.journal, refund.amount_minor, refund.number)
@@ -96,16 +98,16 @@ def _done(work: Work, refund: Refund, view: RefundView) -> None:
         decision = Decision.REFUND if refund.approved_by else Decision.AUTOMATIC
         if whole:
             cases.resolve(work, case, decision, refund.approved_by or "payonce", f"refunded under {refund.number}")
+    return move
 
 
 def _failed(work: Work, refund: Refund, view: RefundView, *, is_asked: bool) -> None:
+    if not is_asked and (refund.state == RefundState.SUCCEEDED or refund.open_call_count > 0):
+        # It may be from before a retry, or money that came back: only the answer to a question can tell.
+        refund.next_try_at = work.at
+        return
     if refund.state == RefundState.SUCCEEDED:
-        if is_asked:
-            _returned(work, refund, view)
-        else:
-            refund.next_try_at = (
-                work.at
-            )  # a failure from before a retry, or money that came back: only the channel knows
+        _returned(work, refund, view)
         return
     refund.open_call_count = 0
     if arrows.reject(work, refund, view.code or "failed") is RefundMove.MOVED:
@@ -137,7 +139,8 @@ def _returned(work: Work, refund: Refund, view: RefundView) -> None:
     to_person(work, refund, f"{refund.number} came back from the buyer's bank: give the money back another way.")
 
 
-def _not_answered(work: Work, refund: Refund, reason: str) -> None:
+def not_answered(work: Work, refund: Refund, reason: str) -> None:
+    """No definite answer: the reservation stays, and it is asked again."""
     arrows.lose_sight(work, refund, reason)
     try_later(work, refund)
 
@@ -169,11 +172,11 @@ def hand_cases_over(work: Work, refund: Refund, why: str) -> None:
         cases.hand_to_person(work, case, why)
 
 
-def succeed_by_person(work: Work, refund: Refund, by: str) -> None:
+def succeed_by_person(work: Work, refund: Refund, by: str) -> RefundMove:
     """As if the channel had said DONE, on the word of the person who looked."""
     if not refund.approved_by and refund.requested_by != by:
         refund.approved_by = by
-    _done(work, refund, RefundView(refund.number, Answer.DONE))
+    return _done(work, refund, RefundView(refund.number, Answer.DONE))
 
 
 def to_person(work: Work, refund: Refund, why: str) -> None:

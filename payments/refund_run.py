@@ -27,6 +27,10 @@ RUNNABLE = (RefundState.REQUESTED, RefundState.SUBMITTED, RefundState.UNKNOWN, R
 SENDABLE = (RefundState.REQUESTED, RefundState.UNKNOWN)
 
 
+ABSENCE_PROVES = timedelta(days=1)
+"""A number that the channel does not know so long after it was last sent moved nothing then."""
+
+
 class RefundRun(StrEnum):
     """What carrying a refund out came to."""
 
@@ -179,6 +183,14 @@ def _commit_intent(ticket: Ticket, by: str) -> bool:
             return False
         if not _is_allowed(work, refund, stream):
             return False
+        is_past_window = refund.replay_safe_until is not None and refund.replay_safe_until <= work.at
+        if refund.first_sent_at is not None and is_past_window:
+            arrows.end_call(refund)
+            refund_answer.not_answered(work, refund, "its replay window ended")
+            return False
+        if refund.last_sent_at is not None and work.at - refund.last_sent_at >= ABSENCE_PROVES:
+            refund.open_call_count = 0  # asked just now, and the channel does not know the number
+        refund.last_sent_at = work.at
         if refund.first_sent_at is None:
             capabilities = capabilities_of(stream)
             window = capabilities.refund_replay_window_seconds if capabilities else 0
@@ -204,6 +216,19 @@ def _record(ticket: Ticket, outcome: Outcome[RefundView], by: str, *, asked_only
         return _RUN_OF_STATE.get(RefundState(refund.state), RefundRun.LATER)
 
     return with_refund(ticket.number, by, decide)
+
+
+def tell_person(number: str) -> None:
+    """Carrying it out failed for a reason of our own: a person looks, and it is tried again later."""
+
+    def decide(work: Work) -> None:
+        refund = work.refund(number)
+        refund_answer.to_person(work, refund, f"{number} cannot be carried out: see the log.")
+        arrows.end_call(refund)
+        refund_answer.try_later(work, refund)
+        refund.try_count += 1
+
+    with_refund(number, "system:refund", decide)
 
 
 def follow_up(work: Work) -> None:

@@ -6,7 +6,7 @@ brings the locked work and the evidence.
 
 import logging
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from django.db import transaction
@@ -50,6 +50,7 @@ class Evidence:
     proof: str = "query"
 
 
+ENDED_ASKED_FOR, ENDED_ASKED_EVERY = timedelta(days=1), timedelta(minutes=10)
 STIRRING = (PaymentState.IN_PROGRESS, PaymentState.APPROVED)
 
 
@@ -75,6 +76,7 @@ def apply_evidence(work: Work, stream: Stream, evidence: Evidence) -> Settled:
     if evidence.account != stream.account or not is_own_merchant(stream, view.merchant):
         if view.state is PaymentState.PAID:
             _name_foreign_money(work, stream, evidence)
+        plan_check(work, stream)
         return Settled.WRONG_ACCOUNT
     if _is_old_news(stream, evidence):
         plan_check(work, stream)
@@ -144,6 +146,16 @@ def plan_check(work: Work, stream: Stream) -> None:
             f"{stream.account} gave no final answer about {stream.number} (last: {stream.last_answer or 'none'}).",
             stream=stream, amount_minor=stream.amount_minor, last_answer=stream.last_answer,
         )  # fmt: skip
+
+
+def ask_again_about_ended(work: Work, stream: Stream) -> None:
+    """The channel stirred about a stream that had ended, and does not answer: ask for a day, then tell a person."""
+    if stream.nudged_at is not None and work.at - stream.nudged_at < ENDED_ASKED_FOR:
+        stream.next_check_at = work.at + ENDED_ASKED_EVERY
+        return
+    stream.next_check_at = None
+    text = f"{stream.account} spoke of {stream.number}, which had ended, and does not answer what became of it."
+    open_case(work, DiscrepancyKind.STREAM_UNCLEAR, stream.number, text, stream=stream, last_answer=stream.last_answer)
 
 
 def _paid(work: Work, stream: Stream, evidence: Evidence) -> Settled:

@@ -7,10 +7,22 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from django.db import connections
+from django.db import OperationalError, connections
 
 from payonce.orders.conf import get_settings
-from payonce.payments import claims, close, expire, flight, notify, poll, publish, reconcile, refund, schedule
+from payonce.payments import (
+    claims,
+    close,
+    expire,
+    flight,
+    notify,
+    poll,
+    publish,
+    reconcile,
+    refund,
+    refund_run,
+    schedule,
+)
 from payonce.payments.flight import Statement
 
 log = logging.getLogger("payonce.sweep")
@@ -38,14 +50,33 @@ def sweep_poll() -> int:
 def sweep_close() -> int:
     """Go on closing streams that are not proven closed."""
     claimed = claims.claim_streams(closing=True, per_account=BATCH)
-    return _each([item.stream.number for item in claimed], lambda number: close.close_stream(number, by="system:close"))
+    return _each([item.stream.number for item in claimed], _close_one)
 
 
 def sweep_refund() -> int:
     """Carry due refunds out, and decline those whose approval ran out."""
     for number in _numbers(Statement(APPROVALS_OVER, [BATCH])):
         _one(number, lambda number: refund.decline_refund(number, by="system:refund", reason="approval expired"))
-    return _each(_numbers(Statement(CLAIM_REFUNDS, [BATCH])), refund.run_refund)
+    return _each(_numbers(Statement(CLAIM_REFUNDS, [BATCH])), _refund_one)
+
+
+def _close_one(number: str) -> None:
+    _or_tell(number, lambda: close.close_stream(number, by="system:close"), poll.tell_person)
+
+
+def _refund_one(number: str) -> None:
+    _or_tell(number, lambda: refund.run_refund(number), refund_run.tell_person)
+
+
+def _or_tell(number: str, step: Callable[[], object], tell: Callable[[str], None]) -> None:
+    """A row that a step cannot carry on reaches a person; a busy database is only a delay."""
+    try:
+        step()
+    except OperationalError:
+        raise
+    except Exception:
+        log.exception("%s cannot be carried on: a person is told", number)
+        tell(number)
 
 
 def sweep_expire() -> int:

@@ -32,6 +32,7 @@ class Refund(models.Model):
     channel_reference = models.CharField(_("channel reference"), max_length=128, blank=True, default="")
     created_at = models.DateTimeField(_("requested at"))
     first_sent_at = models.DateTimeField(_("first sent at"), null=True, blank=True)
+    last_sent_at = models.DateTimeField(_("last sent at"), null=True, blank=True)
     replay_safe_until = models.DateTimeField(_("repeat is safe until"), null=True, blank=True)
     open_call_count = models.IntegerField(_("unanswered calls"), default=0)
     accepted_at = models.DateTimeField(_("accepted at"), null=True, blank=True)

@@ -210,7 +210,7 @@ def end_call(refund: Refund) -> None:
 
 
 def _accept(work: Work, refund: Refund, channel_reference: str) -> None:
-    refund.channel_reference = channel_reference or refund.channel_reference
+    refund.channel_reference = channel_reference[:128] or refund.channel_reference
     refund.accepted_at = refund.accepted_at or work.at
 
 

@@ -130,11 +130,13 @@ def start_closing(work: Work, stream: Stream, reason: str) -> StreamMove:
 
 
 def give_up(work: Work, stream: Stream, reason: str) -> StreamMove:
-    """PROCESSING or CAPTURING → CLOSING, watched: past the channel's limit, on the word of the person who asked there."""
-    if stream.state not in BLOCKING_STREAM_STATES:
+    """Any unfinished state → CLOSING, watched: past the channel's limit, on the word of the person who asked there."""
+    if stream.state not in WATCHED_STREAM_STATES:
         return StreamMove.NOT_OPEN
     stream.close_reason = reason[:32]
     stream.is_watched = True
+    if stream.state == StreamState.CLOSING:
+        return StreamMove.REPEAT
     return _move(work, stream, StreamState.CLOSING, "stream.closing", reason=reason)
 
 
