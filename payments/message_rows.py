@@ -151,8 +151,9 @@ def _set(message_id: int, state: MessageState, by: str) -> bool:
         work.raw.append(
             Statement(
                 "UPDATE payonce_shop_message SET state = %s, try_count = 0, delivered_at = NULL, lease_until = NULL,"
-                " next_try_at = CASE WHEN %s = 'PENDING' THEN payonce_now() END WHERE id = %s",
-                [state.value, state.value, message_id],
+                " next_try_at = CASE WHEN %s = 'PENDING' THEN payonce_now() END WHERE id = %s"
+                " AND (%s = 'PENDING' OR state IN ('PENDING', 'PARKED'))",
+                [state.value, state.value, message_id, state.value],
             )
         )
         work.journal.write(work.order, f"message.{state.lower()}", subject=f"{row.listener}:{row.sequence}"[:40])

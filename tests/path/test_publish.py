@@ -198,3 +198,12 @@ def test_a_private_address_is_not_called(endpoint, settings):
     sweep.sweep_publish()
     assert endpoint.got == []
     assert "forbidden" in ShopMessage.objects.get(listener="erp").last_answer
+
+
+def test_a_message_that_was_delivered_cannot_be_skipped_afterwards(recording):
+    paid_stream()
+    publish.deliver_due()
+    message = ShopMessage.objects.get(kind="order.paid")
+    message_rows.skip(message.pk, "operator:alice")
+    message.refresh_from_db()
+    assert message.state == "DELIVERED"
