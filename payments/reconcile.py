@@ -37,6 +37,12 @@ FINDINGS = {
         " AND (s.id IS NULL OR s.role <> 'keeper' OR s.order_id <> o.id)" + KNOWN.format("o.keeper") + " LIMIT %s",
         "is the keeper of its order, and its row does not say so",
     ),
+    "keeper_without_its_order": (
+        "SELECT s.order_id, s.number FROM payonce_stream s JOIN payonce_order o ON o.id = s.order_id"
+        " WHERE s.role = 'keeper' AND s.succeeded_at > payonce_now() - interval '30 days'"
+        " AND o.keeper IS DISTINCT FROM s.number" + KNOWN.format("s.number") + " LIMIT %s",
+        "says that it is the keeper, and its order does not",
+    ),
     "reservation_is_not_the_sum": (
         "SELECT s.order_id, s.number FROM payonce_stream s WHERE s.succeeded_at > payonce_now() - interval '30 days'"
         " AND s.refund_reserved_minor <> (SELECT COALESCE(sum(r.amount_minor), 0) FROM payonce_refund r"
