@@ -129,9 +129,8 @@ def apply_received(limit: int = 100) -> int:
     """The sweep: apply notifications that are stored but not processed. Returns how many were."""
     done = 0
     for row in inbox.claim_received(limit):
-        notice = inbox.read_notice(row.parsed)
         try:
-            apply_notice(row.account, notice, partial(inbox.processed, row))
+            apply_notice(row.account, inbox.read_notice(row.parsed), partial(inbox.processed, row))
             done += 1
         except Exception as error:
             log.exception("notification %s still cannot be applied", row.pk)
