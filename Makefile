@@ -15,7 +15,7 @@ JSON ?= .payonce/smoke.json
 JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); echo $$((n < 4 ? n : 4)))
 SCHEMA := docs/openapi.yaml
 
-.PHONY: help venv test check format demo smoke bench wheel schema pins clean
+.PHONY: help venv test check format demo smoke bench crash interleave wheel schema pins clean
 
 help: ## show what can be made
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -44,6 +44,12 @@ smoke: $(STAMP) ## play the same story and exit; the status says whether every o
 
 bench: $(STAMP) ## measure each path beside its floor
 	@exec $(RUN) -m benchmarks $(ARGS)
+
+crash: $(STAMP) ## kill a process at every boundary of whole payments; each must recover (ARGS="--sample 100")
+	@exec $(RUN) -m torture.crash $(ARGS)
+
+interleave: $(STAMP) ## search the schedules of operations that race on one order (ARGS="--pair pay-pay")
+	@exec $(RUN) -m torture.interleave $(ARGS)
 
 schema: $(STAMP) ## write the API description
 	@$(RUN) manage.py spectacular --file $(SCHEMA) --validate
