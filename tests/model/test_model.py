@@ -16,12 +16,6 @@ from tests.model.world import ACCOUNTS
 EXAMPLES = int(os.environ.get("PAYONCE_MODEL_EXAMPLES", "12"))
 STEPS = int(os.environ.get("PAYONCE_MODEL_STEPS", "25"))
 
-HARD_ENOUGH = (
-    "paid", "duplicates", "late", "mismatched", "second_captures", "captures", "refunds_automatic", "refunds_operator",
-    "refunds_unclear", "forged", "switches", "amended", "caught_exceptions", "shop_failures",
-)  # fmt: skip
-"""What a long run must have met at least once."""
-
 
 @pytest.fixture
 def story(transactional_db: None, redis_client: Any) -> Iterator[type[Story]]:
@@ -36,10 +30,6 @@ def test_any_story_keeps_every_invariant(story: type[Story]) -> None:
     profile = settings(
         max_examples=EXAMPLES, stateful_step_count=STEPS, deadline=None, print_blob=True, database=None,
         suppress_health_check=list(HealthCheck), derandomize="PAYONCE_MODEL_EXAMPLES" not in os.environ,
-        phases=[Phase.generate, Phase.shrink][: 1 if os.environ.get("PAYONCE_MODEL_RAW") else 2], report_multiple_bugs=False,
+        phases=[Phase.generate, Phase.shrink], report_multiple_bugs=False,
     )  # fmt: skip
     run_state_machine_as_test(story, settings=profile)
-    print("how hard:", dict(sorted(story.hardness.items())))
-    if EXAMPLES >= 50:
-        counted = {name: story.hardness[name] for name in HARD_ENOUGH}
-        assert all(counted.values()), f"the stories were too gentle: {counted}"
