@@ -37,6 +37,7 @@ class Result:
     """How an enumeration went."""
 
     points: dict[str, list[str]] = field(default_factory=dict)
+    firsts: dict[str, list[int]] = field(default_factory=dict)
     outcomes: list[Outcome] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
     planned: int = 0
@@ -74,12 +75,12 @@ def run(options: argparse.Namespace) -> Result:
     names = options.scenario or list(SCENARIOS)
     with sites(options.jobs) as places, Pool(serve, places) as pool:
         for name, counted in pool.map(names):
-            result.points[name] = counted.points
+            result.points[name], result.firsts[name] = counted.points, counted.firsts
             result.broken += [f"{name}: {problem}" for problem in counted.problems]
             _say(options, f"{name}: {len(counted.points)} crossings")
         result.points = {name: result.points[name] for name in names}
         if not result.broken:
-            deaths = list(_plan(result.points, options))
+            deaths = list(_plan(result, options))
             result.planned = len(deaths)
             for death, outcome in pool.map(deaths, until=deadline):
                 outcome.crossing = result.points[death.scenario][death.point]
@@ -96,13 +97,19 @@ def run(options: argparse.Namespace) -> Result:
     return result
 
 
-def _plan(points: dict[str, list[str]], options: argparse.Namespace) -> Iterator[Death]:
-    """Every death, or the one that was named, or a sample that is the same for the same seed and covers every scenario."""
+def _plan(result: Result, options: argparse.Namespace) -> Iterator[Death]:
+    """Every death, or the one that was named, or a sample that is the same for the same seed and covers every scenario.
+
+    Within a step, before one crossing is the same moment to everybody else as after the crossing before: `--distinct` plays it once.
+    """
+    points = result.points
     if options.point is not None:
         for name in points:
             yield from _deaths(name, [options.point], options)
         return
     every = [death for name, names in points.items() for death in _deaths(name, range(len(names)), options)]
+    if options.distinct:
+        every = [death for death in every if death.when == "after" or death.point in result.firsts[death.scenario]]
     rest = random.Random(options.seed)
     if options.sample is not None and options.sample < len(every):
         by_name: dict[str, list[Death]] = {name: [] for name in points}
@@ -172,6 +179,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--point", type=int, help="the crossing at which to die, as a failure names it")
     parser.add_argument("--when", choices=["before", "after"])
     parser.add_argument("--then", choices=["leave", "resume"])
+    parser.add_argument(
+        "--distinct", action="store_true", help="only one of two deaths that leave the same world behind"
+    )
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
     if options.point is not None and not options.scenario:

@@ -42,6 +42,7 @@ class Outcome:
     crossing: str = ""
     problems: list[str] = field(default_factory=list)
     points: list[str] = field(default_factory=list)
+    firsts: list[int] = field(default_factory=list)  # the crossings with which a step begins
     seconds: float = 0.0
 
 
@@ -79,7 +80,7 @@ def count(world: World, scenario: Scenario) -> Outcome:
         )
     healed = in_child(lambda _progress: _after(world, scenario, None))
     problems = _problems(world, healed, expects=True)
-    return Outcome(problems=problems, points=lived.answer["names"])
+    return Outcome(problems=problems, points=lived.answer["names"], firsts=lived.answer["firsts"])
 
 
 def play(world: World, death: Death) -> Outcome:
@@ -102,10 +103,12 @@ def _live(
     with changed_settings(**scenario.settings):
         if crossings is not None:
             wrap(crossings)
+        firsts = []
         for step in scenario.steps:
+            firsts.append(len(crossings.names) if crossings is not None else 0)
             step(world)
             progress()
-    return {"names": crossings.names if crossings is not None else []}
+    return {"names": crossings.names if crossings is not None else [], "firsts": firsts}
 
 
 def _after(world: World, scenario: Scenario, resumed: int | None) -> dict[str, Any]:

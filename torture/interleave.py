@@ -1,6 +1,6 @@
 """Search the interleavings of operations on one order: all schedules with at most two preemptions, each judged.
 
-    python -m torture.interleave [--pair NAME] [--sample N] [--seed S] [--budget MINUTES] [--json]
+    python -m torture.interleave [--pair NAME] [--sample N] [--seed S] [--preemptions 3] [--budget MINUTES] [--json]
     python -m torture.interleave --replay pay-pay:A4B2A5
     python -m torture.interleave --pair pay-pay --control
 
@@ -47,7 +47,16 @@ def search(options: argparse.Namespace) -> list[Found]:
     """Search every chosen pair on as many workers as there are processors."""
     until = time.monotonic() + options.budget * 60
     plan = [
-        Search(name, options.sample, options.seed, until, options.schedule, options.control, stops=options.control)
+        Search(
+            name,
+            options.sample,
+            options.seed,
+            until,
+            options.schedule,
+            options.control,
+            options.control,
+            options.preemptions,
+        )
         for name in options.pair or PAIRS
     ]
     found = []
@@ -106,6 +115,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--sample", type=int, help="at most so many schedules of each pair, chosen by the seed")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--budget", type=float, default=60.0, help="minutes; what is left then makes the run INVALID")
+    parser.add_argument("--preemptions", type=int, help="the bound; by default 2, and 1 for three operations")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--replay", metavar="PAIR:SCHEDULE", help="play one schedule, as a violation names it")
     parser.add_argument("--control", action="store_true", help="without row locks and unique indexes")

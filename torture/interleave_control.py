@@ -189,19 +189,21 @@ class Controller:
         return max(0, sum(one.state is State.BLOCKED for one in playing) - held)
 
     def _settle(self, playing: Sequence[Actor]) -> None:
+        """Wait until nobody moves. Who arrived since the look at the locks may have freed others: then look again."""
         deadline = time.monotonic() + STUCK_SECONDS
         while True:
             with self._changed:
-                moving = [actor for actor in playing if actor.state is State.MOVING]
-                if moving:
+                if any(actor.state is State.MOVING for actor in playing):
                     self._changed.wait(0.002)
-            watched = [actor for actor in playing if actor.state in (State.MOVING, State.BLOCKED)]
+                watched = [actor for actor in playing if actor.state in (State.MOVING, State.BLOCKED)]
+                moving = [actor for actor in watched if actor.state is State.MOVING]
             waiting = self._waiting(watched) if watched else set()
             with self._changed:
                 for actor in watched:
                     if actor.state in (State.MOVING, State.BLOCKED):
                         actor.state = State.BLOCKED if actor.pid in waiting else State.MOVING
-                if not any(actor.state is State.MOVING for actor in playing):
+                is_quiet = not any(actor.state is State.MOVING for actor in playing)
+                if is_quiet and all(actor.state is State.BLOCKED for actor in moving):
                     return
             if time.monotonic() > deadline:
                 raise StuckError(_tell(playing))

@@ -218,6 +218,8 @@ _ALL = (
     Pair("pay-pay", (place(),), (clicks("blue"), clicks("blue")), ends("OPEN", 0, closed=1)),
     Pair("pay-pay-redis", (place(),), (clicks("blue"), clicks("blue")), ends("OPEN", 0, closed=1), settings={}),
     Pair("pay-switch", (place(),), (clicks("blue"), clicks("green")), ends("OPEN", 0)),
+    Pair("switch-switch", (place(), pay("red")), (clicks("blue"), clicks("green")), ends("OPEN", 0)),
+    Pair("stay-switch", OPEN_STREAM, (clicks("blue"), clicks("green")), ends("OPEN", 0)),
     Pair("pay-settle", TAKEN, (clicks("green"), hears("blue")), KEPT),
     Pair("settle-settle", TWO_TAKEN, (hears("red"), hears("blue")), ends("PAID", PRICE, succeeded=2)),
     Pair("settle-twice", TAKEN, (hears("blue"), hears("blue")), ends("PAID", PRICE, succeeded=1)),

@@ -48,6 +48,7 @@ class Search:
     replay: str | None = None
     control: bool = False
     stops: bool = False  # at the first violation
+    preemptions_max: int | None = None  # else the pair's own bound
 
 
 @dataclass
@@ -104,6 +105,7 @@ def run(world: World, search: Search) -> Found:
 def _explore(world: World, pair: Pair, search: Search, controller: Controller, found: Found) -> None:
     """Depth first through all schedules within the bound; a sample takes branches at random."""
     waiting = [search.replay or ""]
+    bound = pair.preemptions_max if search.preemptions_max is None else search.preemptions_max
     chance = random.Random(f"{search.seed} {pair.name}")
     while waiting:
         is_late = search.until is not None and time.monotonic() > search.until
@@ -124,7 +126,7 @@ def _explore(world: World, pair: Pair, search: Search, controller: Controller, f
         if problems and search.stops:
             found.complete = False
             return
-        waiting += branches(trace, len(prefix), pair.preemptions_max)
+        waiting += branches(trace, len(prefix), bound)
 
 
 def _play(world: World, pair: Pair, controller: Controller, prefix: str) -> tuple[Trace, list[str]]:
