@@ -100,7 +100,8 @@ def pay(request: PayRequest, by: str = "buyer") -> PayResult:
             return answer(PayCode.IN_PROGRESS, request, retry=1)
         token = waited
     try:
-        return _work_it_out(request, capabilities, by)
+        # Whoever had the turn until now may have left the result since we looked.
+        return find_cached(request) or _work_it_out(request, capabilities, by)
     finally:
         cache.end_turn(request.order, token)
 

@@ -171,6 +171,7 @@ def in_child(work: Callable[[Callable[[], None]], dict[str, Any]]) -> Ended:
 
 def _run_child(work: Callable[[Callable[[], None]], dict[str, Any]], write_end: int) -> None:
     signal.alarm(CHILD_SECONDS)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # what the parent does on a signal is not the child's way to end
     try:
         answer = work(lambda: _write(write_end, b"."))
     except BaseException:  # noqa: BLE001 - it is told to the parent

@@ -135,4 +135,5 @@ def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
 
 def test_database_that_is_away_is_an_unavailable_dependency(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", f"postgresql://nobody@127.0.0.1:{free_port()}/none")
+    monkeypatch.setattr(command, "stop_on_signals", lambda: None)  # this process's signals are pytest's
     assert command.main(["--smoke", "--only", "a"]) == 4
