@@ -15,7 +15,7 @@ JSON ?= .payonce/smoke.json
 JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); echo $$((n < 4 ? n : 4)))
 SCHEMA := docs/openapi.yaml
 
-.PHONY: help venv test check format demo smoke bench crash interleave wheel schema pins clean
+.PHONY: help venv test check format demo smoke judges bench crash interleave wheel schema pins clean
 
 help: ## show what can be made
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -28,7 +28,7 @@ $(STAMP): pyproject.toml requirements/dev.txt requirements/dev-py312.txt require
 	@touch $@
 
 test: $(STAMP) ## run the tests on the checkout's own PostgreSQL and Redis (ARGS="-k settle" for some)
-	@$(RUN) -m pytest -q -n $(JOBS) -m "not packaging and not smoke" $(ARGS)
+	@$(RUN) -m pytest -q -n $(JOBS) -m "not packaging and not smoke and not judges" $(ARGS)
 
 check: $(STAMP) ## lint, format, types, layers, missing migrations, API description
 	@$(RUN) -m config.check
@@ -41,6 +41,9 @@ demo: $(STAMP) ## play the whole story on screen and keep serving until Ctrl-C
 
 smoke: $(STAMP) ## play the same story and exit; the status says whether every order was paid once
 	@mkdir -p "$(dir $(JSON))" && exec $(RUN) -m config.demo --smoke --json "$(JSON)" $(ARGS)
+
+judges: $(STAMP) ## let SDKs that none of us wrote judge our channels, in environments of their own
+	@$(RUN) -m pytest -q -m judges tests/judges $(ARGS)
 
 bench: $(STAMP) ## measure each path beside its floor
 	@exec $(RUN) -m benchmarks $(ARGS)

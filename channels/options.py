@@ -147,6 +147,12 @@ def is_one_of(*choices: str) -> Callable[[Any], str]:
     return validate
 
 
+def is_mapping(value: Any) -> str:
+    """Texts by name."""
+    fits = isinstance(value, Mapping) and all(isinstance(item, str) for pair in value.items() for item in pair)
+    return "" if fits else "must be a mapping from texts to texts"
+
+
 def is_list_of(validate_one: Callable[[Any], str]) -> Callable[[Any], str]:
     """A non-empty list, tuple or set whose items all pass."""
 

@@ -15,7 +15,9 @@ from payonce.channels.options import did_you_mean, listed
 Accounts = Mapping[str, Mapping[str, Any]]
 
 # Imported on first use, so that a channel's libraries load only where it is configured.
-_BUILT_IN = {"sandbox": "payonce.channels.sandbox.adapter.SandboxChannel"}
+_BUILT_IN = {
+    "sandbox": "payonce.channels.sandbox.adapter.SandboxChannel",
+}
 
 _lock = threading.RLock()
 _registered: dict[str, type[Channel]] = {}

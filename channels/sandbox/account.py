@@ -5,6 +5,7 @@ Options beyond the first four let one sandbox behave like other channels, so tha
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Self
 
 from payonce.channels.messages import Capabilities, CloseProof, MethodCapability, PrepayKind
@@ -14,11 +15,13 @@ from payonce.channels.options import (
     is_flag,
     is_integer,
     is_list_of,
+    is_mapping,
     is_one_of,
     is_secret,
     is_text,
     read_options,
 )
+from payonce.channels.sandbox import skins
 
 YEAR_SECONDS = 365 * 86_400
 CURRENCIES = ("AUD", "CAD", "CHF", "CNY", "EUR", "GBP", "HKD", "JPY", "KWD", "SGD", "USD")
@@ -27,7 +30,10 @@ METHODS = {
     "web": PrepayKind.REDIRECT,
     "h5": PrepayKind.REDIRECT,
     "app": PrepayKind.APP,
+    "jsapi": PrepayKind.APP,
+    "card": PrepayKind.CLIENT_SECRET,
 }
+METHODS_BY_DEFAULT = ("qr", "web", "h5", "app")
 
 _MAKE_ONE = "Make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
 _seconds = is_integer(0, 10 * YEAR_SECONDS)
@@ -37,7 +43,7 @@ OPTION_SPECS = (
     Option("secret", is_secret, required=True, hint=_MAKE_ONE, secret=True),
     Option("merchant", is_text, hint="The account's name at the bank; by default the account's own name"),
     Option("display_name", is_text, hint="What people read on the wallet page"),
-    Option("methods", is_list_of(is_one_of(*METHODS)), default=tuple(METHODS)),
+    Option("methods", is_list_of(is_one_of(*METHODS)), default=METHODS_BY_DEFAULT),
     Option("currencies", is_list_of(is_one_of(*CURRENCIES)), default=CURRENCIES),
     Option("close_proof", is_one_of(*CloseProof), default="answer", hint="What proves a close"),
     Option("captures", is_flag, default=False, hint="The buyer only approves; the capture is ours"),
@@ -59,6 +65,10 @@ OPTION_SPECS = (
     Option("amount_minor_min", is_integer(1, 10**15), default=1),
     Option("amount_minor_max", is_integer(1, 10**15), default=10_000_000_000),
     Option("timeout_seconds", is_integer(1, 12), default=10, hint="Total time of one call"),
+    Option("skin", is_one_of(*skins.NAMES), default=skins.OWN, hint="The wire format that the bank speaks"),
+    Option(
+        "keys", is_mapping, default=MappingProxyType({}), hint="What the bank's half of that format needs", secret=True
+    ),
 )
 
 
@@ -74,6 +84,8 @@ class SandboxAccount:
     refund_seconds: int
     timeout_seconds: int
     capabilities: Capabilities
+    skin: str = skins.OWN
+    keys: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
     def from_options(cls, name: str, options: Mapping[str, Any]) -> Self:
@@ -88,6 +100,8 @@ class SandboxAccount:
             refund_seconds=read["refund_seconds"],
             timeout_seconds=read["timeout_seconds"],
             capabilities=_capabilities(read),
+            skin=read["skin"],
+            keys=dict(read["keys"]),
         )
 
 

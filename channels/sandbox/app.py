@@ -1,4 +1,4 @@
-"""The bank as an ASGI application: dialect under `/v1/`, wallet under `/wallet/`, control API under `/_ctl/`."""
+"""The bank as an ASGI application: wallet under `/wallet/`, control API under `/_ctl/`, and for the rest the port's skin."""
 
 import contextlib
 from collections.abc import Awaitable, Callable
@@ -16,18 +16,22 @@ from payonce.channels.sandbox.asgi import (
 )
 from payonce.channels.sandbox.bank import Bank
 from payonce.channels.sandbox.control_api import ControlApi
-from payonce.channels.sandbox.dialect import Dialect
 from payonce.channels.sandbox.faults import DropError
+from payonce.channels.sandbox.skins import OWN
 from payonce.channels.sandbox.wallet import Wallet
 
 _LOCAL_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
 
 class App:
-    """Routes requests. `after_control` runs after each control call, before it is answered."""
+    """Routes requests. `after_control` runs after each control call, before it is answered.
+
+    `accounts_by_port` names the account behind each port that only one account has.
+    """
 
     def __init__(self, bank: Bank, token: str) -> None:
-        self._dialect = Dialect(bank)
+        self._bank = bank
+        self.accounts_by_port: dict[int, str] = {}
         self._wallet = Wallet(bank)
         self._control = ControlApi(bank, token)
         self.after_control: Callable[[], Awaitable[None]] | None = None
@@ -38,15 +42,18 @@ class App:
             raise RuntimeError(f"the sandbox serves http, not {scope['type']}")
         try:
             request = await read_request(scope, receive)
-            await send_response(send, await self._serve(request))
+            await send_response(send, await self._serve(request, scope["server"][1]))
         except TooLargeError:
             await send_response(send, Response(413))
         except DropError:
             await _break_connection(receive, send)
 
-    async def _serve(self, request: Request) -> Response:
-        if request.path.startswith("/v1/"):
-            return await self._dialect.serve(request)
+    async def _serve(self, request: Request, port: int) -> Response:
+        account = self._bank.accounts.get(self.accounts_by_port.get(port, ""))
+        skin = account.skin if account is not None else OWN
+        is_ours = request.path == "/" or request.path.startswith(("/wallet/", "/_ctl/"))
+        if not is_ours and (skin != OWN or request.path.startswith("/v1/")):
+            return await self._bank.skins[skin].serve(account, request)
         # A page in the browser must not reach the wallet or the controls under a name of its own (DNS rebinding).
         if request.headers.get("host", "").rpartition(":")[0] not in _LOCAL_NAMES and not _is_bare_local(request):
             return Response(421)

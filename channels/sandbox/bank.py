@@ -1,6 +1,6 @@
 """The bank itself: accounts, clock, ledger, faults and notifications, without any wire format.
 
-A skin (the JSON `dialect`, later others) asks `perform` for an operation and renders its result; the wallet and the
+A skin (the JSON `dialect`, or one of `skins`) asks `perform` for an operation and renders its result; the wallet and the
 control API act through the same methods.
 """
 
@@ -11,13 +11,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from payonce.channels.sandbox import ledger, refunds
+from payonce.channels.sandbox import ledger, refunds, skins
 from payonce.channels.sandbox.account import SandboxAccount
 from payonce.channels.sandbox.codes import Code
 from payonce.channels.sandbox.faults import Disturbance, DropError, FailedError, FaultPlan
 from payonce.channels.sandbox.ledger import Tender
 from payonce.channels.sandbox.records import Result
-from payonce.channels.sandbox.sender import Render, Sender
+from payonce.channels.sandbox.sender import Sender
 from payonce.channels.sandbox.store import Store
 
 R = TypeVar("R")
@@ -33,7 +33,6 @@ class Bank:
         self,
         accounts: Mapping[str, Mapping[str, Any]],
         folder: Path,
-        render: Render,
         *,
         synchronous: str = "FULL",
         speed: float = 1.0,
@@ -47,7 +46,8 @@ class Bank:
         self.store = Store(folder, synchronous)
         self.offset_seconds = 0.0
         self.skew_seconds: dict[str, float] = {}
-        self.sender = Sender(self.store, self.plan, self.accounts, render, self.now, speed)
+        self.skins = {name: skins.skin_class(name)(self) for name in {skins.OWN, *_skins_of(self.accounts)}}
+        self.sender = Sender(self.store, self.plan, self.accounts, self.skins, self.now, speed)
 
     def now(self, account: str = "") -> float:
         """The bank's time in Unix seconds; for signatures of one account, with that account's skew."""
@@ -137,6 +137,10 @@ class Bank:
             currency = str(fault.arguments.get("currency", "XXX"))
         disturbed = Tender(amount, currency, tender.paid_at, tender.force)
         return await self.change(lambda database, at: ledger.pay(database, account, number, disturbed, at))
+
+
+def _skins_of(accounts: Mapping[str, SandboxAccount]) -> set[str]:
+    return {account.skin for account in accounts.values()}
 
 
 def refund_course(account: SandboxAccount, faults: Disturbance) -> refunds.Course:

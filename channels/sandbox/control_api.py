@@ -237,9 +237,9 @@ class ControlApi:
         return {"results": results}
 
     async def _reschedule(self, messages: list[Notification]) -> None:
-        ids = [message.id for message in messages]
-        at = self._bank.now()
-        await self._bank.read(lambda database: outbox.schedule_undelivered(database, ids, at, self._bank.speed))
+        at, sender = self._bank.now(), self._bank.sender
+        due = [(message.id, at + sender.gaps(message.account)[0]) for message in messages]
+        await self._bank.read(lambda database: outbox.schedule_undelivered(database, due))
         self._bank.sender.wake()
 
     async def _notify_resend(self, fields: Fields) -> Fields:

@@ -24,12 +24,14 @@ from urllib.parse import parse_qs, unquote
 from payonce.channels.sandbox import ledger, outbox, readers, refunds, wire
 from payonce.channels.sandbox.account import METHODS, SandboxAccount
 from payonce.channels.sandbox.asgi import Request, Response
-from payonce.channels.sandbox.bank import Bank, refund_course
+from payonce.channels.sandbox.bank import refund_course
 from payonce.channels.sandbox.codes import HTTP_STATUS, HTTP_STATUS_OTHERWISE, Code
 from payonce.channels.sandbox.faults import Disturbance, FailedError
 from payonce.channels.sandbox.outbox import Notification
 from payonce.channels.sandbox.records import Payment, Refund, Result
 from payonce.channels.sandbox.sender import Style
+from payonce.channels.sandbox.skins import OWN
+from payonce.channels.sandbox.skins.base import Rendered, Skin, disturb
 from payonce.channels.sandbox.wire import MalformedError
 from payonce.channels.signing import (
     HEADER_ACCOUNT,
@@ -41,6 +43,7 @@ from payonce.channels.signing import (
 )
 
 STATEMENT_LINES_PER_PAGE = 2_000
+ACKNOWLEDGEMENT = b"success"
 _JSON = {"content-type": "application/json"}
 _REFUSED_SIGNATURES = {
     SignatureVerdict.MISSING: Code.SIGNATURE_INVALID,
@@ -69,17 +72,17 @@ class _Reply:
     faults: Disturbance
 
 
-class Dialect:
+class Dialect(Skin):
     """Serves `/v1/` of one bank."""
 
-    def __init__(self, bank: Bank) -> None:
-        self._bank = bank
+    # The gaps of a real channel (WeChat Pay v3): 15 repeats within 24 h 4 min.
+    retry_seconds = (15, 15, 30, 180, 600, 1_200, 1_800, 1_800, 1_800, 3_600, 10_800, 10_800, 10_800, 21_600, 21_600)
 
-    async def serve(self, request: Request) -> Response:
-        """Verify, do, and answer with a signature. Raises DropError where the connection is to be broken."""
-        bank = self._bank
+    async def serve(self, account: SandboxAccount | None, request: Request) -> Response:
+        """Verify, do, and answer with a signature. The account is the one that the request names."""
+        bank = self.bank
         account = bank.by_merchant.get(request.headers.get(HEADER_ACCOUNT, ""))
-        if account is None:
+        if account is None or account.skin != OWN:
             return _unsigned(Code.ACCOUNT_UNKNOWN)
         signature = Signature.of(request.headers)
         verdict = verify_request(
@@ -121,7 +124,7 @@ class Dialect:
 
     async def _prepay(self, call: _Call) -> _Reply:
         order = _order(wire.read_object(call.request.body))
-        result, faults = await self._bank.perform(
+        result, faults = await self.bank.perform(
             call.account, "prepay", order.number, lambda db, at, _: ledger.register(db, call.account, order, at)
         )
         fields: dict[str, Any] = {}
@@ -130,14 +133,14 @@ class Dialect:
         return _Reply(result.code, fields, faults)
 
     async def _query(self, call: _Call) -> _Reply:
-        result, faults = await self._bank.perform(
+        result, faults = await self.bank.perform(
             call.account, "query", call.number,
             lambda db, _at, _f: ledger.look_up(db, call.account, call.number), changes=False,
         )  # fmt: skip
         return _Reply(result.code, _payment_fields(call.account, result), faults)
 
     async def _close(self, call: _Call) -> _Reply:
-        result, faults = await self._bank.perform(
+        result, faults = await self.bank.perform(
             call.account, "close", call.number, lambda db, at, _: ledger.close(db, call.account, call.number, at)
         )
         tells = result.code in {Code.ALREADY_PAID, Code.CLOSED}
@@ -145,7 +148,7 @@ class Dialect:
 
     async def _capture(self, call: _Call) -> _Reply:
         key = wire.text(wire.read_object(call.request.body), "key", characters_max=128)
-        result, faults = await self._bank.perform(
+        result, faults = await self.bank.perform(
             call.account, "capture", call.number,
             lambda db, at, _: ledger.capture(db, call.account, call.number, key, at),
         )  # fmt: skip
@@ -158,11 +161,11 @@ class Dialect:
             course = refund_course(call.account, faults)
             return refunds.refund(database, call.account, call.number, order, course, at)
 
-        result, faults = await self._bank.perform(call.account, "refund", call.number, effect)
+        result, faults = await self.bank.perform(call.account, "refund", call.number, effect)
         return _Reply(result.code, _refund_fields(result), faults)
 
     async def _query_refund(self, call: _Call) -> _Reply:
-        result, faults = await self._bank.perform(
+        result, faults = await self.bank.perform(
             call.account, "query_refund", call.number,
             lambda db, _at, _f: refunds.look_up_refund(db, call.account, call.number, call.refund_number),
             changes=False,
@@ -180,10 +183,18 @@ class Dialect:
             lines.extend(statement_lines(database, call.account.name, start, after))
             return Result(Code.OK)
 
-        result, faults = await self._bank.perform(call.account, "statement", "", effect, changes=False)
+        result, faults = await self.bank.perform(call.account, "statement", "", effect, changes=False)
         full = len(lines) == STATEMENT_LINES_PER_PAGE
         fields = {"lines": _disturbed(lines, faults), "next_after": lines[-1]["id"] if full else None}
         return _Reply(result.code, fields if result.code == Code.OK else {}, faults)
+
+    def render(self, account: SandboxAccount, message: Notification, at: float, style: Style) -> Rendered:
+        """As `render_notification`."""
+        return render_notification(account, message, at, style)
+
+    def is_acknowledged(self, status: int, body: bytes) -> bool:
+        """Status 200 with exactly the word that ends the repeats."""
+        return (status, body) == (200, ACKNOWLEDGEMENT)
 
     def _answer(self, account: SandboxAccount, nonce: str, reply: _Reply) -> Response:
         status = HTTP_STATUS_OTHERWISE
@@ -198,20 +209,17 @@ class Dialect:
         return self._signed(account, nonce, status, body, reply.faults)
 
     def _signed(self, account: SandboxAccount, nonce: str, status: int, body: bytes, faults: Disturbance) -> Response:
-        at = self._bank.now(account.name)
+        at = self.bank.now(account.name)
         if fault := faults.get("stale_timestamp"):
             at -= fault.seconds(3_600)
         secret = "x" * 32 if "bad_signature" in faults else account.secret
         headers = dict(_JSON)
         if "no_signature" not in faults:
             headers |= sign_answer(secret, nonce, status, body, at).headers()
-        drip = faults.get("slow_drip")
-        return Response(status, body, headers, "truncate" in faults, drip.seconds(0.2) if drip else 0.0)
+        return disturb(Response(status, body, headers), faults)
 
 
-def render_notification(
-    account: SandboxAccount, message: Notification, at: float, style: Style
-) -> tuple[dict[str, str], bytes]:
+def render_notification(account: SandboxAccount, message: Notification, at: float, style: Style) -> Rendered:
     """Headers and body of one message, true or forged as the style says."""
     content = message.read()
     record: dict[str, Any] = {

@@ -6,15 +6,12 @@ The content is kept in terms of the ledger, not of a dialect; a dialect renders 
 import json
 import secrets
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from payonce.channels.sandbox.account import SandboxAccount
 from payonce.channels.sandbox.records import Capture, Payment, Refund, row_dict
-
-# The gaps of a real channel (WeChat Pay v3): 15 repeats within 24 h 4 min.
-RETRY_SECONDS = (15, 15, 30, 180, 600, 1_200, 1_800, 1_800, 1_800, 3_600, 10_800, 10_800, 10_800, 21_600, 21_600)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +134,11 @@ def plan(database: sqlite3.Connection, decisions: Iterable[tuple[int, str, float
     database.executemany("UPDATE notification SET state = ?, due_at = ? WHERE id = ? AND state = 'NEW'", rows)
 
 
+def drop(database: sqlite3.Connection, ids: Iterable[int]) -> None:
+    """Owe these to nobody: the channel that the account plays does not tell such things."""
+    database.executemany("DELETE FROM notification WHERE id = ?", [(row_id,) for row_id in ids])
+
+
 def claim_due(database: sqlite3.Connection, at: float, count: int) -> list[Notification]:
     """Take due messages for sending."""
     rows = _load(
@@ -158,13 +160,13 @@ def next_due_at(database: sqlite3.Connection) -> float | None:
 
 
 def record_attempt(
-    database: sqlite3.Connection, row_id: int, result: str, *, delivered: bool, at: float, speed: float
+    database: sqlite3.Connection, row_id: int, result: str, *, delivered: bool, at: float, gaps: Sequence[float]
 ) -> None:
-    """Write down an attempt: done, due again by the retry table, or given up."""
+    """Write down an attempt: done, due again by the retry table `gaps`, or given up."""
     attempts = database.execute("SELECT attempts FROM notification WHERE id = ?", (row_id,)).fetchone()[0]
     state, due_at = "DELIVERED", None
-    if not delivered and attempts < len(RETRY_SECONDS):
-        state, due_at = "DUE", at + RETRY_SECONDS[attempts] / speed
+    if not delivered and attempts < len(gaps):
+        state, due_at = "DUE", at + gaps[attempts]
     elif not delivered:
         state = "EXHAUSTED"
     database.execute(
@@ -204,9 +206,9 @@ def mark_delivered(database: sqlite3.Connection, ids: Iterable[int]) -> None:
     )
 
 
-def schedule_undelivered(database: sqlite3.Connection, ids: Iterable[int], at: float, speed: float) -> None:
-    """Held messages that were sent by hand and not accepted go on by the retry table."""
-    rows = [(at + RETRY_SECONDS[0] / speed, row_id) for row_id in ids]
+def schedule_undelivered(database: sqlite3.Connection, due: Iterable[tuple[int, float]]) -> None:
+    """Held messages, by row id, that were sent by hand and not accepted go on by the retry table."""
+    rows = [(due_at, row_id) for row_id, due_at in due]
     database.executemany("UPDATE notification SET state = 'DUE', due_at = ? WHERE id = ? AND state = 'HELD'", rows)
 
 

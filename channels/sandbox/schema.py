@@ -100,6 +100,15 @@ CREATE TABLE IF NOT EXISTS notification (
 CREATE INDEX IF NOT EXISTS notification_due ON notification (due_at) WHERE state = 'DUE';
 CREATE INDEX IF NOT EXISTS notification_new ON notification (id) WHERE state = 'NEW';
 CREATE INDEX IF NOT EXISTS notification_number ON notification (account, number, id);
+
+CREATE TABLE IF NOT EXISTS note (
+    account TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    key TEXT NOT NULL,
+    value TEXT NOT NULL,
+    at REAL NOT NULL,
+    PRIMARY KEY (account, kind, key)
+) STRICT;
 """
 
 SYNCHRONOUS = ("FULL", "NORMAL", "OFF")

@@ -7,7 +7,7 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from payonce.channels.http import AsyncDriver
 from payonce.channels.messages import HttpRequest, HttpResponse
@@ -15,12 +15,15 @@ from payonce.channels.sandbox import outbox, refunds
 from payonce.channels.sandbox.account import SandboxAccount
 from payonce.channels.sandbox.faults import Disturbance, FaultPlan
 from payonce.channels.sandbox.outbox import Notification
+from payonce.channels.sandbox.skins import OWN
 from payonce.channels.sandbox.store import Store
+
+if TYPE_CHECKING:
+    from payonce.channels.sandbox.skins.base import Skin
 
 DELIVERY_SECONDS = 5.0
 DELIVERIES_MAX = 64
 _IDLE_SECONDS = 1.0
-ACKNOWLEDGEMENT = b"success"
 _log = logging.getLogger("payonce.sandbox")
 
 
@@ -33,8 +36,12 @@ class Style:
     signed_ago_seconds: float = 0.0
 
 
-# Writes one message in a dialect: account, message, Unix time and style give the headers and the body.
-Render = Callable[[SandboxAccount, Notification, float, Style], tuple[dict[str, str], bytes]]
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back for one copy: a text such as "200 success" or "connect_refused", and whether it ends the repeats."""
+
+    text: str
+    is_accepted: bool = False
 
 
 class Sender:
@@ -45,7 +52,7 @@ class Sender:
         store: Store,
         plan: FaultPlan,
         accounts: Mapping[str, SandboxAccount],
-        render: Render,
+        skins: "Mapping[str, Skin]",
         now: Callable[[str], float],
         speed: float,
     ) -> None:
@@ -54,7 +61,7 @@ class Sender:
         self._store = store
         self._plan = plan
         self._accounts = accounts
-        self._render = render
+        self._skins = skins
         self._now = now
         self._speed = speed
         self._driver = AsyncDriver(connections_max=DELIVERIES_MAX * 2)
@@ -101,9 +108,12 @@ class Sender:
         at = self._now("")
         await self.settle_due_refunds()
         new = await self._store.call(outbox.new_notifications)
-        decisions = [self._decide(message, at) for message in new]
+        untold = [message.id for message in new if not self._tells(message)]
+        decisions = [self._decide(message, at) for message in new if message.id not in untold]
         free = DELIVERIES_MAX - len(self._deliveries)
-        claimed, next_due_at = await self._store.call(lambda database: _plan_and_claim(database, decisions, at, free))
+        claimed, next_due_at = await self._store.call(
+            lambda database: _plan_and_claim(database, untold, decisions, at, free)
+        )
         if new:
             await self._tell_progress()
         for message in claimed:
@@ -124,6 +134,16 @@ class Sender:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(None if seconds is None else max(0.0, seconds)):
                 await self._awake.wait()
+
+    def gaps(self, account: str) -> list[float]:
+        """The retry table of an account, in seconds at this bank's speed."""
+        served = self._accounts.get(account)
+        skin = self._skins[OWN if served is None else served.skin]
+        return [seconds / self._speed for seconds in skin.retry_seconds]
+
+    def _tells(self, message: Notification) -> bool:
+        account = self._accounts.get(message.account)
+        return account is None or self._skins[account.skin].tells(message)
 
     async def settle_due_refunds(self) -> None:
         """Bring every refund whose time has come to its state."""
@@ -159,19 +179,19 @@ class Sender:
             results = await self._attempt(message, faults)
         except Exception as error:  # noqa: BLE001 - a message that cannot be written must not stay in SENDING
             _log.exception("notification %s could not be written", message.key)
-            results = [f"not sent: {type(error).__name__}"]
-        delivered = any(is_acknowledged(result) for result in results) and "acknowledgement_lost" not in faults
+            results = [Reply(f"not sent: {type(error).__name__}")]
+        delivered = any(reply.is_accepted for reply in results) and "acknowledgement_lost" not in faults
         at, followers = self._now(""), self._followers.pop(message.id, [])
-        text = ", ".join(results)
+        text, gaps = ", ".join(reply.text for reply in results), self.gaps(message.account)
 
         def record(database: sqlite3.Connection) -> None:
-            outbox.record_attempt(database, message.id, text, delivered=delivered, at=at, speed=self._speed)
+            outbox.record_attempt(database, message.id, text, delivered=delivered, at=at, gaps=gaps)
             outbox.make_due(database, followers, at)
 
         await self._store.call(record)
         await self._tell_progress()
 
-    async def _attempt(self, message: Notification, faults: Disturbance) -> list[str]:
+    async def _attempt(self, message: Notification, faults: Disturbance) -> list[Reply]:
         style = Style()
         if fault := faults.get("stale"):
             style = Style(signed_ago_seconds=fault.seconds(3_600))
@@ -183,18 +203,20 @@ class Sender:
         copies = max(1, int(repeat.arguments.get("copies", 2))) if repeat else 1
         return list(await asyncio.gather(*(self.send(message, style) for _ in range(copies))))
 
-    async def send(self, message: Notification, style: Style) -> str:
-        """Send one copy now and return what came back, such as "200 success" or "connect_refused"."""
+    async def send(self, message: Notification, style: Style) -> Reply:
+        """Send one copy now and return what came back."""
         account = self._accounts.get(message.account)
         if account is None:
-            return "account_unknown"
+            return Reply("account_unknown")
+        skin = self._skins[account.skin]
         at = self._now(message.account) - style.signed_ago_seconds
-        headers, body = self._render(account, message, at, style)
+        headers, body = skin.render(account, message, at, style)
         limits = (2.0, DELIVERY_SECONDS, DELIVERY_SECONDS, 65_536)
         reply = await self._driver.send(HttpRequest("POST", message.url, headers, body, *limits))
         if not isinstance(reply, HttpResponse):
-            return reply.reason
-        return f"{reply.status} {reply.body[:40].decode('ascii', 'replace')}"
+            return Reply(reply.reason)
+        text = f"{reply.status} {reply.body[:40].decode('ascii', 'replace')}"
+        return Reply(text, skin.is_acknowledged(reply.status, reply.body))
 
     async def deliver_now(
         self, messages: Sequence[Notification], style: Style, copies: int = 1, *, at_once: bool = False
@@ -206,10 +228,10 @@ class Sender:
         else:
             results = [await self.send(message, style) for message in wanted]
         if not style.forgery:
-            accepted = {m.id for m, result in zip(wanted, results, strict=True) if is_acknowledged(result)}
+            accepted = {m.id for m, reply in zip(wanted, results, strict=True) if reply.is_accepted}
             await self._store.call(lambda database: outbox.mark_delivered(database, accepted))
         await self._tell_progress()
-        return results
+        return [reply.text for reply in results]
 
     async def wait_until_sent(self, account: str, number: str, seconds: float) -> bool:
         """Wait until nothing of this number is being sent or due now; False when the time is up."""
@@ -239,14 +261,14 @@ class Sender:
             self._progress.notify_all()
 
 
-def is_acknowledged(result: str) -> bool:
-    """True for status 200 with exactly the word that ends the repeats."""
-    return result == f"200 {ACKNOWLEDGEMENT.decode()}"
-
-
 def _plan_and_claim(
-    database: sqlite3.Connection, decisions: list[tuple[int, str, float | None]], at: float, free: int
+    database: sqlite3.Connection,
+    untold: list[int],
+    decisions: list[tuple[int, str, float | None]],
+    at: float,
+    free: int,
 ) -> tuple[list[Notification], float | None]:
+    outbox.drop(database, untold)
     outbox.plan(database, decisions)
     claimed = outbox.claim_due(database, at, free)
     return claimed, outbox.next_due_at(database)

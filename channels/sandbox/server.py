@@ -21,7 +21,6 @@ from urllib.parse import urlsplit
 from payonce.channels.sandbox.account import SandboxAccount
 from payonce.channels.sandbox.app import App
 from payonce.channels.sandbox.bank import Bank
-from payonce.channels.sandbox.dialect import render_notification
 
 try:
     import uvicorn
@@ -100,13 +99,12 @@ class SandboxServer:
 
     def __init__(self, options: ServerOptions, opened: Mapping[int, socket.socket] | None = None) -> None:
         self.token = options.token or control_token(options.folder)
-        self.bank = Bank(
-            options.accounts, options.folder, render_notification, synchronous=options.synchronous, speed=options.speed
-        )
+        self.bank = Bank(options.accounts, options.folder, synchronous=options.synchronous, speed=options.speed)
         self.url = f"http://{HOST}:{options.port}"
         self._app = App(self.bank, self.token)
         self._app.after_control = self._update_doors
         ports = _ports(self.bank.accounts, options.port)
+        self._app.accounts_by_port = _alone(ports)
         self._doors = [_Door(self._app, port, names, (opened or {}).get(port)) for port, names in ports.items()]
 
     async def start(self) -> None:
@@ -143,6 +141,11 @@ def _ports(accounts: Mapping[str, SandboxAccount], main: int) -> dict[int, list[
         if port is not None and port != main:
             ports.setdefault(port, []).append(account.name)
     return ports
+
+
+def _alone(ports: Mapping[int, list[str]]) -> dict[int, str]:
+    """The account behind each port that only one has."""
+    return {port: names[0] for port, names in ports.items() if len(names) == 1}
 
 
 def listen(port: int) -> socket.socket:

@@ -23,6 +23,7 @@ from typing import Any
 import payonce
 from payonce.channels.sandbox.control import SandboxControl
 from payonce.channels.sandbox.server import HOST, SandboxServer, ServerOptions, control_token, listen, serve_until
+from payonce.channels.sandbox.skins import OWN, skin_class
 
 READY_SECONDS = 30.0
 STOP_SECONDS = 10.0
@@ -50,10 +51,12 @@ def serve(
 ) -> Iterator[RunningSandbox]:
     """Run the bank in a process of its own. It ends with the block, and also when this process is killed.
 
-    Missing secrets and addresses are filled in. With `own_doors` each account has a port of its own, so that
+    Missing secrets and addresses are filled in; an account with a `skin` gets a port of its own, and both halves of its
+    keys. With `own_doors` each account has a port of its own, so that
     `control.outage` refuses its connections. Give a `folder` to keep the ledger, for example over a restart.
     """
-    with _prepared(accounts, folder, own_doors, synchronous, speed) as (options, opened):
+    with _prepared(accounts, folder, own_doors, synchronous, speed) as prepared:
+        options, opened = prepared.options, prepared.opened
         descriptors = {str(port): sock.fileno() for port, sock in opened.items()}
         given = {"accounts": options.accounts, "folder": str(options.folder), "port": options.port,
                  "synchronous": synchronous, "speed": speed, "token": options.token, "descriptors": descriptors}  # fmt: skip
@@ -69,7 +72,7 @@ def serve(
             _hand_over(process, given)
             for sock in opened.values():
                 sock.close()
-            yield _running(options, process.pid)
+            yield _running(prepared, process.pid)
         finally:
             _end(process)
 
@@ -84,11 +87,11 @@ def serve_in_thread(
     speed: float = 1.0,
 ) -> Iterator[RunningSandbox]:
     """The same bank on a thread of this process: starts in milliseconds. Arguments as for `serve`."""
-    with _prepared(accounts, folder, own_doors, synchronous, speed) as (options, opened):
-        runner = _Runner(options, opened)
+    with _prepared(accounts, folder, own_doors, synchronous, speed) as prepared:
+        runner = _Runner(prepared.options, prepared.opened)
         runner.start()
         try:
-            yield _running(options, 0)
+            yield _running(prepared, 0)
         finally:
             runner.stop()
 
@@ -132,10 +135,19 @@ class _Runner:
         await serve_until(SandboxServer(self._options, self._opened), self._ended, self._ready.set)
 
 
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A bank that is ready to start: its options, its open sockets by port, and each account's options for the shop."""
+
+    options: ServerOptions
+    opened: dict[int, socket.socket]
+    shops: dict[str, dict[str, Any]]
+
+
 @contextlib.contextmanager
 def _prepared(
     accounts: Mapping[str, Mapping[str, Any]], folder: Path | None, own_doors: bool, synchronous: str, speed: float
-) -> Iterator[tuple[ServerOptions, dict[int, socket.socket]]]:
+) -> Iterator[_Prepared]:
     with contextlib.ExitStack() as stack:
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="payonce-sandbox-")))
@@ -143,21 +155,33 @@ def _prepared(
         opened = {main.getsockname()[1]: main}
         port = main.getsockname()[1]
         completed: dict[str, dict[str, Any]] = {}
+        shops: dict[str, dict[str, Any]] = {}
         for name, options in accounts.items():
-            own = stack.enter_context(listen(0)) if own_doors else main
+            skin = options.get("skin", OWN)
+            own = stack.enter_context(listen(0)) if own_doors or skin != OWN else main
             opened[own.getsockname()[1]] = own
-            completed[name] = {
-                "adapter": "sandbox",
-                "base_url": f"http://{HOST}:{own.getsockname()[1]}",
-                "secret": secrets.token_urlsafe(32),
-                **options,
-            }
-        yield ServerOptions(completed, folder, port, synchronous, speed, control_token(folder)), opened
+            url = f"http://{HOST}:{own.getsockname()[1]}"
+            completed[name], shops[name] = _both_halves(name, skin, url, options)
+        yield _Prepared(
+            ServerOptions(completed, folder, port, synchronous, speed, control_token(folder)), opened, shops
+        )
 
 
-def _running(options: ServerOptions, pid: int) -> RunningSandbox:
+def _both_halves(name: str, skin: str, url: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """An account's options for the bank and for the shop. `shop` in the options is for the shop alone."""
+    given = {key: value for key, value in options.items() if key != "shop"}
+    base = {"adapter": "sandbox", "base_url": url, "secret": secrets.token_urlsafe(32)}
+    if skin == OWN:
+        return {**base, **given}, {**base, **given}
+    found = skin_class(skin)
+    bank, shop = found.new_account(name, url)
+    return {**base, **found.account_options, **bank, **given}, {**shop, **options.get("shop", {})}
+
+
+def _running(prepared: _Prepared, pid: int) -> RunningSandbox:
+    options = prepared.options
     url = f"http://{HOST}:{options.port}"
-    accounts = {name: dict(given) for name, given in options.accounts.items()}
+    accounts = {name: dict(given) for name, given in prepared.shops.items()}
     return RunningSandbox(url, accounts, SandboxControl(url, options.token), options.folder, pid)
 
 

@@ -74,7 +74,9 @@ def test_a_click_on_a_paid_order_costs_the_same(scripted, wire, redis_client, co
     assert wire.statements == []
 
 
-def test_a_click_whose_turn_comes_just_after_another_click_was_done_costs_no_sql(scripted, wire, redis_client, monkeypatch):
+def test_a_click_whose_turn_comes_just_after_another_click_was_done_costs_no_sql(
+    scripted, wire, redis_client, monkeypatch
+):
     """S8: it found nothing in the cache, the other click worked and left its result, and now the turn is free."""
     order = open_order()
     take_turn, others = cache.take_turn, []
