@@ -17,6 +17,7 @@ Accounts = Mapping[str, Mapping[str, Any]]
 # Imported on first use, so that a channel's libraries load only where it is configured.
 _BUILT_IN = {
     "sandbox": "payonce.channels.sandbox.adapter.SandboxChannel",
+    "paypal": "payonce.channels.paypal.PayPalChannel",
 }
 
 _lock = threading.RLock()

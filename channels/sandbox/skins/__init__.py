@@ -14,6 +14,7 @@ OWN = "own"
 # Imported on first use: a bank without such an account needs none of it.
 _PATHS = {
     OWN: "payonce.channels.sandbox.dialect.Dialect",
+    "paypal": "payonce.channels.sandbox.skins.paypal.PayPalSkin",
 }
 NAMES = tuple(_PATHS)
 
