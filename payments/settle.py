@@ -80,8 +80,9 @@ def apply_evidence(work: Work, stream: Stream, evidence: Evidence) -> Settled:
         return Settled.WRONG_ACCOUNT
     if _is_old_news(stream, evidence):
         plan_check(work, stream)
-        if stream.state in (StreamState.CLOSED, StreamState.FAILED) and view.state in STIRRING:
-            stream.next_check_at = work.at  # it came unasked, about a stream that had ended: only a query can tell
+        has_stirred = stream.state in (StreamState.CLOSED, StreamState.FAILED) and view.state in STIRRING
+        if has_stirred or _only_a_query_tells(evidence):
+            stream.next_check_at = work.at
         return Settled.NO_NEWS
     was_given_up = stream.next_check_at is None
     stream.last_answer = view.state.value
@@ -92,6 +93,9 @@ def apply_evidence(work: Work, stream: Stream, evidence: Evidence) -> Settled:
         if capture.state == PaymentState.PAID:
             _second_capture(work, stream, capture, evidence)
     plan_check(work, stream)
+    if _only_a_query_tells(evidence):
+        stream.next_check_at = work.at
+        work.after_commit(lambda: enqueue.kick("payonce.poll"))
     if was_given_up and stream.state not in WATCHED_STREAM_STATES:
         _end_unclear(work, stream)
     _follow_up(work)
@@ -130,6 +134,11 @@ def _is_old_news(stream: Stream, evidence: Evidence) -> bool:
     if evidence.asked_at is None:
         return stream.state not in WATCHED_STREAM_STATES
     return stream.last_answer_at is not None and evidence.asked_at < stream.last_answer_at
+
+
+def _only_a_query_tells(evidence: Evidence) -> bool:
+    """Did the channel speak unasked, of an approval that waits for our capture, or of something unclear?"""
+    return evidence.asked_at is None and evidence.view.state in (PaymentState.APPROVED, PaymentState.UNCLEAR)
 
 
 def plan_check(work: Work, stream: Stream) -> None:

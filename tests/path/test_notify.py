@@ -48,6 +48,22 @@ def test_a_notification_settles_the_order_and_is_kept(scripted):
     assert "secret" not in row.headers
 
 
+@pytest.mark.parametrize("state", [PaymentState.APPROVED, PaymentState.UNCLEAR])
+def test_news_that_only_a_query_can_complete_makes_the_stream_due_at_once(scripted, state):
+    """L1: an approval that waits for our capture must not wait for the ladder's next rung."""
+    stream = pending_stream()
+    assert tell(scripted, PaymentView(stream.number, state)).answer.status == 200
+    stream.refresh_from_db()
+    assert (stream.state, stream.next_check_at) == ("PENDING", stream.last_answer_at)
+
+
+def test_unclear_news_about_money_that_was_taken_is_asked_about(scripted):
+    """M1: a dispute that names no sum."""
+    stream = paid_stream()
+    tell(scripted, PaymentView(stream.number, PaymentState.UNCLEAR))
+    assert Stream.objects.get().next_check_at is not None
+
+
 def test_a_repeat_is_a_success_and_changes_nothing(scripted):
     """X2."""
     stream = pending_stream()

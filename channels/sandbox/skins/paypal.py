@@ -300,7 +300,7 @@ class PayPalSkin(Skin):
         """Where events are sent; this app has one webhook, whose id was fixed with its keys."""
         record, webhook_id, at = _body(call), call.account.keys["webhook_id"], self.bank.now()
         url = record.get("url")
-        if not isinstance(url, str) or not url.startswith(("https://", "http://127.0.0.1")):
+        if not isinstance(url, str) or not url.startswith(("https://", "http://127.0.0.1", "http://localhost")):
             raise MalformedError("url")
         await self.bank.store.call(
             lambda database: notes.write_note(database, call.account.name, "webhook", webhook_id, url, at)

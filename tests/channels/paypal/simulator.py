@@ -19,10 +19,14 @@ def register_webhook(options: dict[str, str], url: str) -> None:
     basic = base64.b64encode(f"{options['client_id']}:{options['client_secret']}".encode()).decode()
     token = post(options["base_url"] + "/v1/oauth2/token", b"grant_type=client_credentials", f"Basic {basic}")
     body = json.dumps({"url": url, "event_types": [{"name": "*"}]}).encode()
-    post(options["base_url"] + "/v1/notifications/webhooks", body, f"Bearer {token['access_token']}", "application/json")
+    post(
+        options["base_url"] + "/v1/notifications/webhooks", body, f"Bearer {token['access_token']}", "application/json"
+    )
 
 
-def post(url: str, body: bytes, authorization: str, content_type: str = "application/x-www-form-urlencoded") -> dict[str, str]:
+def post(
+    url: str, body: bytes, authorization: str, content_type: str = "application/x-www-form-urlencoded"
+) -> dict[str, str]:
     """One call that must succeed."""
     headers = {"authorization": authorization, "content-type": content_type}
     reply = send(HttpRequest("POST", url, headers, body))
