@@ -13,6 +13,7 @@ general knowledge; none was tried against a live account.
 
 import base64
 import json
+import re
 import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
@@ -76,6 +77,12 @@ _CLOSE_OF_STATE = {
 }
 
 
+def is_merchant(value: Any) -> str:
+    """A merchant id: 13 of the digits and capital letters that cannot be mistaken for each other."""
+    fits = isinstance(value, str) and re.fullmatch("[2-9A-HJ-NP-Z]{13}", value)
+    return "" if fits else "must be a PayPal merchant id such as 2J6QB8YJQSJRJ"
+
+
 def is_printable_secret(value: Any) -> str:
     """A text of at least 16 characters."""
     return is_text(value) or ("" if len(value) >= 16 else "is too short to be a secret of PayPal")
@@ -86,7 +93,7 @@ _PORTAL = "Copy it from your app at the PayPal developer dashboard."
 OPTION_SPECS = (
     Option("client_id", is_text, required=True, hint=_PORTAL),
     Option("client_secret", is_printable_secret, required=True, hint=_PORTAL, secret=True),
-    Option("merchant", is_text, required=True, hint="The account's merchant id (13 characters), from its business information page."),
+    Option("merchant", is_merchant, required=True, hint="The account's merchant id (13 characters), from its business information page."),
     Option("webhook_id", is_text, required=True, hint="The id that PayPal gave the webhook when you registered its address."),
     Option("webhook_certificates", is_list_of(events.is_certificate), required=True,
            hint="The certificates behind the paypal-cert-url header of PayPal's messages, as PEM texts; all that are in use."),

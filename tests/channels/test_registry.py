@@ -56,7 +56,7 @@ def test_dotted_path_and_registered_name_are_adapters(configured: dict[str, Any]
     configured["red"] = {**GOOD, "adapter": DOTTED}
     assert type(registry.channel("green")) is OtherChannel
     assert type(registry.channel("red")) is SandboxChannel
-    assert registry.adapter_names() == ("mine", "sandbox")
+    assert {"mine", "sandbox"} <= set(registry.adapter_names())
 
 
 def test_taken_name_and_foreign_class_cannot_be_registered(configured: dict[str, Any]) -> None:

@@ -110,7 +110,7 @@ class PayPalSkin(Skin):
         """An app with a webhook, and the certificate that the bank signs its events with."""
         key = rsa.generate_private_key(public_exponent=65_537, key_size=2_048)
         private, certificate = new_certificate(key, "messageverificationcerts.paypal.com")
-        merchant, client_id = pages.new_id(13), "A" + secrets.token_hex(20)
+        merchant, client_id = pages.new_id(13, pages.MERCHANT_ALPHABET), "A" + secrets.token_hex(20)
         secret, webhook_id = "E" + secrets.token_urlsafe(30), pages.new_id(17)
         keys = {"client_id": client_id, "client_secret": secret, "webhook_id": webhook_id, "private_key": private,
                 "certificate": certificate}  # fmt: skip

@@ -24,6 +24,7 @@ from payonce.channels.sandbox.sender import Style
 from payonce.channels.sandbox.skins.base import Rendered
 
 _ALPHABET = string.digits + string.ascii_uppercase
+MERCHANT_ALPHABET = "23456789ABCDEFGHJKLMNPQRSTUVWXYZ"
 _PAYABLE_FOR_EVER = 253_370_764_800.0  # PayPal knows no moment of ours after which an order may not be paid
 _STATUS_OF_PAYMENT = {"OPEN": "PAYER_ACTION_REQUIRED", "IN_PROGRESS": "PAYER_ACTION_REQUIRED", "APPROVED": "APPROVED",
                       "PAID": "COMPLETED", "CLOSED": "VOIDED"}  # fmt: skip
@@ -65,9 +66,9 @@ def error(name: str, issue: str = "", field: str = "") -> dict[str, Any]:
 # --- ids ---
 
 
-def new_id(length: int) -> str:
+def new_id(length: int, alphabet: str = _ALPHABET) -> str:
     """A fresh id of capital letters and digits."""
-    return "".join(secrets.choice(_ALPHABET) for _ in range(length))
+    return "".join(secrets.choice(alphabet) for _ in range(length))
 
 
 def order_id(account: SandboxAccount, number: str) -> str:

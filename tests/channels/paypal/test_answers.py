@@ -44,7 +44,7 @@ TOKEN = HttpResponse(200, {}, json.dumps({"access_token": CANARIES[1], "expires_
 @pytest.fixture(scope="module")
 def options() -> dict[str, Any]:
     made = PayPalSkin.new_account("paypal", "https://api-m.paypal.com")[1]
-    return {**made, "client_secret": CANARIES[0], "merchant": "MERCHANT12345"}
+    return {**made, "client_secret": CANARIES[0], "merchant": "MERCHANT23456"}
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def channel(options: dict[str, Any]) -> PayPalChannel:
 def order(status: str = "COMPLETED", captures: Any = None, refunds: Any = None, **changes: Any) -> dict[str, Any]:
     payments = {"captures": captures, **({"refunds": refunds} if refunds else {})}
     unit = {"custom_id": "n1", "amount": {"currency_code": "USD", "value": "19.99"},
-            "payee": {"merchant_id": "MERCHANT12345", "email_address": CANARIES[2]},
+            "payee": {"merchant_id": "MERCHANT23456", "email_address": CANARIES[2]},
             **({"payments": payments} if captures else {})}  # fmt: skip
     return {"id": "ORDER1", "status": status, "create_time": "2026-03-01T11:00:00Z", "purchase_units": [unit],
             "payer": {"payer_id": CANARIES[3], "email_address": CANARIES[2]},
@@ -132,7 +132,7 @@ def test_refunds_that_are_done_are_summed_and_paid_stays_paid(channel):
     assert (outcome.value.state, outcome.value.refunded_minor, outcome.value.merchant) == (
         PaymentState.PAID,
         500,
-        "MERCHANT12345",
+        "MERCHANT23456",
     )
 
 
@@ -310,7 +310,7 @@ def signer() -> tuple[str, str, str]:
     return private, certificate, expired
 
 
-PAID = capture(supplementary_data={"related_ids": {"order_id": "ORDER1"}}, payee={"merchant_id": "MERCHANT12345"})
+PAID = capture(supplementary_data={"related_ids": {"order_id": "ORDER1"}}, payee={"merchant_id": "MERCHANT23456"})
 
 
 def test_an_event_is_evidence_by_number_amount_and_merchant(options, signer):
@@ -319,7 +319,7 @@ def test_an_event_is_evidence_by_number_amount_and_merchant(options, signer):
     notice = channel.parse_notification(event(signer[0], options["webhook_id"], PAID, at=at), at)
     assert isinstance(notice, Notice)
     assert notice.payment is not None
-    assert (notice.payment.number, notice.payment.paid_minor, notice.payment.merchant) == ("n1", 1_999, "MERCHANT12345")
+    assert (notice.payment.number, notice.payment.paid_minor, notice.payment.merchant) == ("n1", 1_999, "MERCHANT23456")
     assert (notice.payment.channel_reference, notice.dedupe_key) == ("ORDER1", "WH-1")
 
 
