@@ -22,15 +22,24 @@ def means_not_sent(outcome: Outcome[RefundView], may_repeat: bool, is_retried: b
 
 
 def apply_outcome(
-    work: Work, refund: Refund, outcome: Outcome[RefundView], *, asked_only: bool, may_repeat: bool = True
+    work: Work,
+    refund: Refund,
+    outcome: Outcome[RefundView],
+    *,
+    asked_only: bool,
+    may_repeat: bool = True,
+    is_late: bool = False,
 ) -> None:
-    """Apply the answer to a call or query. `asked_only` marks a query: its refusal says nothing about the refund itself."""
+    """Apply the answer to a call or query. `asked_only` marks a query: its refusal says nothing about the refund itself.
+
+    `is_late` marks one whose process lost its claim meanwhile: it may be older than what is known by now.
+    """
     refund.last_answer = short(outcome)
     refund.last_answer_at = work.at
     if not asked_only and not isinstance(outcome, Unknown):
         refund.open_call_count = max(0, refund.open_call_count - 1)
     if isinstance(outcome, Known):
-        apply_view(work, refund, outcome.value, may_repeat=may_repeat, is_asked=True)
+        apply_view(work, refund, outcome.value, may_repeat=may_repeat, is_asked=not is_late)
     elif isinstance(outcome, Unknown) or asked_only:
         not_answered(work, refund, short(outcome))
     elif outcome.kind is RefusedKind.THROTTLED:
@@ -47,7 +56,7 @@ def apply_view(
 ) -> None:
     """Apply a verified statement about this refund number. A wrong amount or currency is a contradiction, not a success.
 
-    `is_asked` marks an answer to our own question; what came unasked may be an old message told again.
+    `is_asked` marks a fresh answer to our own question; what came unasked may be an old message told again.
     """
     refund.last_answer, refund.last_answer_at = view.state.value, work.at
     if refund.state == RefundState.SUCCEEDED and view.state not in (Answer.FAILED, Answer.RETURNED):

@@ -207,9 +207,12 @@ def _commit_intent(ticket: Ticket, by: str) -> bool:
 def _record(ticket: Ticket, outcome: Outcome[RefundView], by: str, *, asked_only: bool) -> RefundRun:
     def decide(work: Work) -> RefundRun:
         refund = work.refund(ticket.number)
-        if refund.call_lease == ticket.lease:
+        is_late = refund.call_lease != ticket.lease
+        if not is_late:
             arrows.end_call(refund)
-        refund_answer.apply_outcome(work, refund, outcome, asked_only=asked_only, may_repeat=ticket.may_repeat)
+        refund_answer.apply_outcome(
+            work, refund, outcome, asked_only=asked_only, may_repeat=ticket.may_repeat, is_late=is_late
+        )
         follow_up(work)
         if isinstance(outcome, Refused) and outcome.kind is RefusedKind.THROTTLED:
             return RefundRun.LATER
