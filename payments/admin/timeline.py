@@ -35,7 +35,7 @@ EVENT_NAMES: dict[str, Any] = {
     "refund.succeeded": _("Money given back"), "refund.rejected": _("Refund refused"),
     "refund.retried": _("Refund sent again"), "refund.written_off": _("Refund given up"),
     "refund.returned": _("Refund came back from the bank"),
-    "case.opened": _("Case opened"), "case.repairing": _("Repair started"),
+    "case.opened": _("Case opened"), "case.grown": _("More money at stake"), "case.repairing": _("Repair started"),
     "case.handed_to_person": _("Handed to a person"), "case.resolved": _("Case resolved"),
     "message.pending": _("Message sent again"), "message.skipped": _("Message skipped"),
 }  # fmt: skip

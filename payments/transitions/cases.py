@@ -30,10 +30,12 @@ def open_case(
     amount_minor: int = 0,
     **evidence: Any,
 ) -> Discrepancy:
-    """∅ → OPEN or REPAIRING. An unresolved case of this kind about this subject is returned as it is."""
+    """∅ → OPEN or REPAIRING. There is one unresolved case of a kind about a subject: it grows with the money at stake."""
     account = stream.account if stream is not None else ""
     for case in work.cases:
         if (case.kind, case.subject, case.account) == (kind, subject, account):
+            if amount_minor > case.amount_minor:
+                _grow(work, case, summary, amount_minor, evidence)
             return case
     case = Discrepancy(
         kind=kind,
@@ -46,7 +48,7 @@ def open_case(
         amount_minor=amount_minor,
         currency=stream.captured_currency or stream.currency if stream else work.order.currency,
         summary=summary[:300],
-        evidence=json.dumps(evidence, sort_keys=True, default=str),
+        evidence=_write(evidence),
         opened_at=work.at,
     )
     work.add(case)
@@ -117,6 +119,26 @@ def resolve_alone(case: Discrepancy, decision: str, by: str, note: str, at: date
     case.decision, case.decided_by, case.note, case.resolved_at = decision, by[:150], note[:500], at
     case.state = DiscrepancyState.RESOLVED
     return CaseMove.MOVED
+
+
+def _grow(work: Work, case: Discrepancy, summary: str, amount_minor: int, evidence: dict[str, Any]) -> None:
+    """A person who decides about the case must see the whole difference, not the part that was known first."""
+    was_minor = case.amount_minor
+    case.amount_minor = amount_minor
+    case.summary = summary[:300]
+    case.evidence = _write({**json.loads(case.evidence or "{}"), **evidence})
+    work.journal.write(
+        work.order,
+        "case.grown",
+        subject=case.subject[:40],
+        case=case.kind,
+        amount_minor=amount_minor,
+        was_minor=was_minor,
+    )
+
+
+def _write(evidence: dict[str, Any]) -> str:
+    return json.dumps(evidence, sort_keys=True, default=str)
 
 
 def _move(work: Work, case: Discrepancy, state: DiscrepancyState, kind: str, **facts: object) -> CaseMove:

@@ -1,10 +1,14 @@
 """A third look, with the eye of somebody who wants to break it: each test is named by what should hold."""
 
+import json
+
 from payonce.channels.messages import Known, RefundState, RefundView, Unknown
+from payonce.orders.models import Event
 from payonce.payments import refund
-from payonce.payments.models import Refund, Stream
+from payonce.payments.models import Discrepancy, Refund, Stream
 from payonce.payments.refund import RefundRun, run_refund
 from payonce.payments.transitions.refunds import RefundMove
+from tests.factories import apply, paid_stream, view_of
 from tests.found.test_refund_money import once
 from tests.found.test_second_look import surplus  # noqa: F401 - a fixture
 
@@ -45,3 +49,32 @@ def test_an_answer_from_before_the_retry_proves_nothing_about_the_call_that_foll
     """M6: the retry's outcome is unknown, so its number may not be given up."""
     row = paused_with_a_failure(scripted, clock, surplus, Unknown("time-out"))
     assert refund.write_off_refund(row.number, "alice") is RefundMove.NOT_REJECTED
+
+
+def test_a_case_grows_with_the_money_that_it_is_about(scripted):
+    """M1: a dispute, and then a reversal beside it: the open case names the whole difference."""
+    stream = paid_stream()
+    apply(stream, view_of(stream, disputed_minor=300))
+    apply(stream, view_of(stream, disputed_minor=300, reversed_minor=200))
+    case = Discrepancy.objects.get()
+    assert (case.kind, case.amount_minor, case.state) == ("dispute", 500, "OPEN")
+    assert json.loads(case.evidence) == {"disputed_minor": 300, "reversed_minor": 200}
+    grown = Event.objects.get(kind="case.grown")
+    assert json.loads(grown.body)["facts"] == {"amount_minor": 500, "was_minor": 300, "case": "dispute"}
+
+
+def test_a_case_tells_the_sum_that_it_grew_to(scripted):
+    """M1: the operator reads the sentence, not only the amount."""
+    stream = paid_stream()
+    apply(stream, view_of(stream, refunded_minor=300))
+    apply(stream, view_of(stream, refunded_minor=700))
+    assert "700" in Discrepancy.objects.get(kind="outside_refund").summary
+
+
+def test_a_case_does_not_shrink(scripted):
+    """A person may have read the larger sum already, and the smaller one may be the older news."""
+    stream = paid_stream()
+    apply(stream, view_of(stream, refunded_minor=300))
+    apply(stream, view_of(stream, refunded_minor=100))
+    assert Discrepancy.objects.get().amount_minor == 300
+    assert not Event.objects.filter(kind="case.grown").exists()
