@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from datetime import datetime
 from typing import IO, Any
 
 from rest_framework import serializers
@@ -69,6 +70,16 @@ class WholeNumber(serializers.IntegerField):
                 "This must be a whole number of minor units, not a decimal, a text or a flag."
             )
         return data
+
+
+class Moment(serializers.DateTimeField):
+    """A time with its offset. One without (also a date alone) would be read as another moment than the caller meant."""
+
+    def enforce_timezone(self, value: datetime) -> datetime:
+        """The time, in the project's zone."""
+        if value.tzinfo is None:
+            raise serializers.ValidationError("This needs a time with an offset, such as Z or +08:00.")
+        return super().enforce_timezone(value)
 
 
 def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

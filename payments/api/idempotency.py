@@ -18,6 +18,7 @@ from payonce.payments.flight import Statement
 from payonce.payments.locks import Work
 
 KEY_LENGTH_MAX = 255
+CALLER_LENGTH_MAX = 80
 LEASE_SECONDS = 40
 """Above what one pay can take: waiting for a turn, proving an older stream closed, and two calls to a channel."""
 PRINTABLE = frozenset(string.ascii_letters + string.digits + string.punctuation)
@@ -95,6 +96,8 @@ def read_key(header: str | None) -> str:
 
 def take_key(caller: str, route: str, key: str, target: str, body: dict[str, Any]) -> Key:
     """Hold the key for one call about `target` with this body. Raises Problem: 422 for another body, 409 while one runs."""
+    if len(caller) > CALLER_LENGTH_MAX:  # a user name may have 150 characters
+        caller = hashlib.sha256(caller.encode()).hexdigest()
     body_hash = _hash(target, body)
     found = _fly(Statement(_TAKE, [caller, route, key, body_hash, LEASE_SECONDS, LEASE_SECONDS]))
     if found:

@@ -123,8 +123,13 @@ def not_found() -> Problem:
 
 def invalid(errors: dict[str, str]) -> Problem:
     """Fields that are not acceptable, each with a sentence."""
-    listed = [{"field": name, "detail": text} for name, text in errors.items()]
-    return Problem(422, "invalid_request", " ".join(errors.values()), facts={"errors": listed})
+    listed = [{"field": _sayable(name), "detail": _sayable(text)} for name, text in errors.items()]
+    return Problem(422, "invalid_request", " ".join(item["detail"] for item in listed), facts={"errors": listed})
+
+
+def _sayable(text: str) -> str:
+    """The text, which may repeat what was sent: half a surrogate pair is JSON, and cannot be answered as it is."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _of_database(error: Exception) -> Problem | None:

@@ -16,9 +16,9 @@ from payonce.payments.api.orders import PROBLEMS
 from payonce.payments.api.pay import KEY_PARAMETER
 from payonce.payments.api.problems import Problem, invalid, not_found
 from payonce.payments.models import Refund, Stream
+from payonce.payments.permissions import Permission
 from payonce.payments.refund import RefundCode, RefundRequested, request_refund
 
-MAY_REFUND = "payonce_payments.add_refund"
 REFUSED: dict[RefundCode, tuple[int, str]] = {
     RefundCode.NOT_PAID: (422, "This stream took no money."),
     RefundCode.TOO_MUCH: (422, "The amount is more than can still be refunded."),
@@ -38,7 +38,7 @@ class OperatorAuthentication(SessionAuthentication):
     def authenticate(self, request: Any) -> tuple[Any, None] | None:
         """The operator as a caller; None for everybody else."""
         user: Any = getattr(request._request, "user", None)  # noqa: SLF001 - as DRF itself finds the signed-in user
-        if user is None or not (user.is_active and user.is_staff and user.has_perm(MAY_REFUND)):
+        if user is None or not (user.is_active and user.is_staff and user.has_perm(Permission.REFUND)):
             return None
         self.enforce_csrf(request)
         return Caller(name=f"operator:{user.get_username()}", is_operator=True), None

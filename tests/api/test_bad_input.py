@@ -4,7 +4,7 @@ import pytest
 
 from payonce.orders.models import Order
 from tests.api.conftest import assert_problem, buyer_of, everything
-from tests.factories import open_order
+from tests.factories import open_order, paid_stream
 
 BOOK = {"reference": "B-1", "amount_minor": 1999, "currency": "CNY", "subject": "A book"}
 PAY = {"channel": "scripted_a", "method": "qr"}
@@ -38,11 +38,14 @@ def test_amount_that_is_not_a_positive_whole_number_is_refused(scripted, shop, a
         ({"return_url": "https://shop.example/" + "x" * 500}, "return_url"),
         ({"expires_at": "2001-01-01T00:00:00Z"}, "expires_at"),
         ({"expires_at": "2090-01-01T00:00:00"}, "expires_at"),
+        ({"expires_at": "2090-01-01"}, "expires_at"),
+        ({"expires_at": "2090-W01-1"}, "expires_at"),
         ({"expires_at": "soon"}, "expires_at"),
         ({"expires_at": 99}, "expires_at"),
         ({"amend": "perhaps"}, "amend"),
         ({"buyer_key": "a\x00"}, "buyer_key"),
         ({"amuont_minor": 3}, "amuont_minor"),
+        ({"\ud800": 3}, "\\ud800"),
     ],
     ids=str,
 )
@@ -50,6 +53,14 @@ def test_field_that_is_not_acceptable_is_named(scripted, shop, change, field):
     problem = assert_problem(shop.post("/api/orders/", {**BOOK, **change}), 422, "invalid_request")
     assert [item["field"] for item in problem["errors"]] == [field]
     assert not Order.objects.exists()
+
+
+def test_choice_that_is_no_text_is_refused(scripted, shop):
+    """X6: the answer repeats what was sent, and half a surrogate pair cannot be sent back."""
+    stream = paid_stream()
+    body = {"amount_minor": 1, "reason": "\ud800"}
+    assert_problem(shop.post(f"/api/streams/{stream.number}/refunds/", body), 422, "invalid_request")
+    assert not stream.refunds.exists()
 
 
 def test_another_source_is_refused(scripted, shop):

@@ -9,6 +9,7 @@ from django.urls import get_resolver
 
 from payonce.payments import tokens
 from payonce.payments.models import ApiClient
+from payonce.payments.refund import RefundRun, run_refund
 from tests.api.conftest import Api, assert_problem, buyer_of, everything
 from tests.factories import open_order, paid_stream, pending_stream
 
@@ -96,7 +97,7 @@ def test_unknown_order_and_anothers_order_look_the_same(scripted, shop, other_sh
 
 
 def test_operator_refunds_with_a_session_and_the_right(scripted, client, django_user_model):
-    """X3: staff without the right, and a right without staff, are nobody."""
+    """X3: staff without the right are nobody, and the right is the one that the console asks for."""
     from django.contrib.auth.models import Permission
 
     stream = paid_stream()
@@ -105,9 +106,25 @@ def test_operator_refunds_with_a_session_and_the_right(scripted, client, django_
     client.force_login(user)
     assert client.post(path, REFUND, content_type="application/json").status_code == 401
     user.user_permissions.add(Permission.objects.get(codename="add_refund"))
+    assert client.post(path, REFUND, content_type="application/json").status_code == 401
+    user.user_permissions.add(Permission.objects.get(codename="refund"))
     answer = client.post(path, REFUND, content_type="application/json")
     assert answer.status_code == 201
     assert stream.refunds.get().requested_by == "olga"
+
+
+def test_operator_with_a_long_name_may_send_an_idempotency_key(scripted, client, django_user_model):
+    """S9: Django's user names have up to 150 characters, and two that begin alike are two callers."""
+    stream = paid_stream()
+    for number, last in enumerate("ab", start=1):
+        client.force_login(django_user_model.objects.create_superuser("u" * 149 + last))
+        answer = client.post(
+            f"/api/streams/{stream.number}/refunds/", {**REFUND, "amount_minor": 1}, content_type="application/json",
+            headers={"Idempotency-Key": "k"},
+        )  # fmt: skip
+        assert answer.status_code == 201, answer.content
+        assert run_refund(answer.json()["refund"]) is RefundRun.DONE
+        assert stream.refunds.count() == number
 
 
 def test_operator_without_csrf_token_is_refused(scripted, django_user_model):
