@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from django.utils.translation import gettext
 
 from payonce.orders.models import Order
-from payonce.payments.admin import present
+from payonce.payments.admin import present, words
 from payonce.payments.admin.actions import Facts
 from payonce.payments.admin.dossier import Dossier, given_back_minor, on_its_way_minor
 from payonce.payments.amounts import to_text
@@ -69,7 +69,7 @@ def refund_facts(row: Refund) -> Facts:
         gettext("State"): str(row.get_state_display()),
         gettext("Amount"): to_text(row.amount_minor, row.currency),
         gettext("Requested by"): row.requested_by,
-        gettext("Reason"): f"{row.reason} {row.note}".strip(),
+        gettext("Reason"): f"{words.say('reason', row.reason)} {row.note}".strip(),
         gettext("Given up"): gettext("yes") if row.is_released else gettext("no"),
     }
 
@@ -129,7 +129,7 @@ def order_summary(everything: Dossier, page: "ConsoleAdmin") -> list[Fact]:
         Fact(gettext("Paid at"), present.moment(order.paid_at)),
     ]
     if order.close_reason:
-        facts.append(Fact(gettext("Why closed"), order.close_reason))
+        facts.append(Fact(gettext("Why closed"), words.say("reason", order.close_reason)))
     return facts
 
 
@@ -156,7 +156,7 @@ def stream_summary(row: Stream, page: "ConsoleAdmin") -> list[Fact]:
     ]
     optional = (
         (gettext("Number at the channel"), row.origin_number and present.copyable(row.origin_number)),
-        (gettext("Why closing"), row.close_reason),
+        (gettext("Why closing"), words.say("reason", row.close_reason)),
         (gettext("Proof of closing"), row.close_proof),
         (gettext("Failure code"), row.failure_code),
         (gettext("Disputed"), row.disputed_minor and present.money(row.disputed_minor, currency)),

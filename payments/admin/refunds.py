@@ -9,7 +9,7 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from payonce.payments import clock, refund
-from payonce.payments.admin import bulk, present, search
+from payonce.payments.admin import bulk, present, search, words
 from payonce.payments.admin.actions import Action, ConfirmForm, Operator, Result, refused
 from payonce.payments.admin.base import ConsoleAdmin, display
 from payonce.payments.admin.facts import Fact, refund_facts
@@ -183,7 +183,7 @@ class RefundAdmin(ConsoleAdmin):
                 Fact(gettext("Order"), present.link(self.link_to(order), order.number)),
                 Fact(gettext("Channel reference"), present.copyable(row.channel_reference)),
                 Fact(gettext("Purpose"), row.get_purpose_display()),
-                Fact(gettext("Reason"), row.reason),
+                Fact(gettext("Reason"), words.say("reason", row.reason)),
                 Fact(gettext("Note"), row.note or "–"),
                 Fact(gettext("Requested by"), row.requested_by),
                 Fact(gettext("Decided by"), row.approved_by or "–"),

@@ -16,6 +16,7 @@ from payonce.payments.admin import bulk, diagnose, dossier, present, search
 from payonce.payments.admin.actions import Action, ConfirmForm, Operator, Result, refused, stale
 from payonce.payments.admin.base import ConsoleAdmin, display
 from payonce.payments.admin.facts import Fact, order_cards, stream_facts, stream_summary
+from payonce.payments.admin.words import REASON_NAMES
 from payonce.payments.amounts import AmountError, exponent_of, to_minor, to_plain, to_text
 from payonce.payments.call import capabilities_of
 from payonce.payments.close import Closed, close_stream
@@ -25,14 +26,6 @@ from payonce.payments.poll import poll_stream
 from payonce.payments.refund import RefundCode
 from payonce.payments.settle import Settled
 from payonce.payments.statuses import ACTIVE_REFUND_STATES, StreamState
-
-REASON_NAMES = (
-    ("requested_by_customer", _("asked by the customer")),
-    ("duplicate", _("paid twice")),
-    ("out_of_stock", _("out of stock")),
-    ("fraudulent", _("fraud")),
-    ("other", _("other (say it in the note)")),
-)
 
 
 class RefundForm(ConfirmForm):
@@ -268,7 +261,7 @@ class StreamAdmin(ConsoleAdmin):
         """The order's page."""
         return present.link(self.link_to(row.order), row.order.number)
 
-    @display(_("created"), ordering="-created_at")
+    @display(_("created at"), ordering="-created_at")
     def shown_at(self, row: Stream) -> str:
         """When it was made."""
         return present.moment(row.created_at)

@@ -66,6 +66,14 @@ def event_name(kind: str) -> str:
 
 
 @register.filter
+def reason_name(reason: str) -> str:
+    """Why a refund is made, in words."""
+    from payonce.payments.admin import words
+
+    return words.say("reason", reason)
+
+
+@register.filter
 def case_sentence(case: Any) -> str:
     """What a case is about."""
     from payonce.payments.admin import facts

@@ -1,14 +1,16 @@
 """Whatever a step can answer and an event can say, the console has words for it."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.utils.translation import override
 
 from payonce.channels.messages import Known, RefundView, Unknown
 from payonce.channels.messages import RefundState as Answer
-from payonce.payments.admin import present, timeline
+from payonce.payments.admin import present, timeline, words
 from payonce.payments.admin.actions import Operator
 from payonce.payments.admin.cases import MEANINGS, act_decide
 from payonce.payments.admin.orders import act_close as act_close_order
@@ -19,7 +21,7 @@ from payonce.payments.expire import Expired
 from payonce.payments.models import Refund
 from payonce.payments.refund import REASONS, RefundCode, RefundRequested, request_refund, run_refund
 from payonce.payments.settle import Settled
-from payonce.payments.statuses import Decision, RefundState
+from payonce.payments.statuses import Decision, RefundState, StreamState
 from payonce.payments.surplus import Decided
 from payonce.payments.transitions.refunds import RefundMove
 from tests.admin.conftest import confirm, duplicate, form_of, texts
@@ -38,6 +40,26 @@ def test_every_event_has_a_name() -> None:
                 found |= set(re.findall(r'"((?:order|stream|refund|case|message)\.[a-z_]+)"', path.read_text()))
     assert len(found) > 30
     assert not found - set(timeline.EVENT_NAMES)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [("reason", "duplicate", "重复付款"), ("reason", "buyer chose another way", "买家改用其他方式"), ("surplus", "late", "迟到付款"),
+     ("role", "keeper", "入账流水"), ("confirmed_by", "poll", "定时查询"), ("decision", "automatic", "已自动修复"),
+     ("case", "duplicate", "重复付款"), ("reason", "the shop's own words", "the shop's own words"), ("method", "qr", "qr")],
+)  # fmt: skip
+def test_what_a_step_wrote_down_is_said_in_words(name: str, value: str, said: str) -> None:
+    with override("zh-hans"):
+        assert timeline.facts_of(json.dumps({"facts": {name: value}}), "CNY")[0][1] == said
+
+
+def test_every_reason_of_a_refund_has_words() -> None:
+    assert set(dict(words.REASON_NAMES)) == set(REASONS) <= set(words.REASONS)
+
+
+def test_a_created_stream_is_not_called_a_time_of_creation() -> None:
+    with override("zh-hans"):
+        assert str(StreamState.CREATED.label) == "已创建"
 
 
 @pytest.mark.parametrize("kind", present.TONES_OF)
