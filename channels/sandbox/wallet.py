@@ -6,6 +6,7 @@ Plain HTML that works without scripts.
 import html
 import sqlite3
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 from payonce.channels.sandbox import ledger
@@ -16,7 +17,6 @@ from payonce.channels.sandbox.codes import Code
 from payonce.channels.sandbox.ledger import Tender
 from payonce.channels.sandbox.records import Payment, Result, find_payment_by_token, row_dict
 from payonce.channels.sandbox.truth import dump
-from payonce.channels.sandbox.wire import format_seconds
 
 ROWS_MAX = 200
 _EXPONENTS = {"JPY": 0, "KWD": 3}
@@ -120,13 +120,12 @@ class Wallet:
         back = ""
         if payment.return_url:
             back = f'<p><a href="{_safe(payment.return_url)}">Back to the shop</a></p>'
-        until = format_seconds(payment.payable_until)
         return (
-            f"<p>{_safe(account.display_name)} wallet &middot; merchant {_safe(account.merchant)}</p>"
+            f"<p>{_safe(account.display_name)} &middot; merchant {_safe(account.merchant)}</p>"
             f'<p class="amount">{money(payment.amount_minor, payment.currency)}</p><p>{_safe(payment.subject)}</p>'
             f'<p><strong id="state" data-state="{payment.state}">{state}</strong></p>'
             + (f'<p role="alert">{_safe(message)}</p>' if message else "")
-            + f'<p>{buttons}</p>{back}<p class="note">Number {_safe(payment.number)}, payable until {until}. '
+            + f'<p>{buttons}</p>{back}<p class="note">Number {_safe(payment.number)}, payable until {moment(payment.payable_until)}. '
             "This is a sandbox: no real money moves.</p>"
         )
 
@@ -145,7 +144,7 @@ class Wallet:
     async def _ledger(self) -> Response:
         journal = await self._bank.read(lambda database: dump(database)["journal"][-ROWS_MAX:])
         rows = "".join(
-            f"<tr><td>{format_seconds(row['at'])}</td><td>{_safe(row['account'])}</td><td>{_safe(row['number'])}</td>"
+            f"<tr><td>{moment(row['at'])}</td><td>{_safe(row['account'])}</td><td>{_safe(row['number'])}</td>"
             f"<td>{_safe(row['kind'])}</td><td>{_safe(row['refund_number'])}</td>"
             f'<td class="right">{money(row["amount_minor"], row["currency"])}</td></tr>'
             for row in reversed(journal)
@@ -160,6 +159,11 @@ def money(amount_minor: int, currency: str) -> str:
     sign, value = "-" if amount_minor < 0 else "", abs(amount_minor)
     whole, rest = divmod(value, 10**digits)
     return f"{sign}{whole:,}" + (f".{rest:0{digits}d}" if digits else "") + f" {_safe(currency)}"
+
+
+def moment(at: float) -> str:
+    """A time as people read it, to the second."""
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _find(database: sqlite3.Connection, key: str) -> Payment | None:

@@ -65,7 +65,7 @@ def read_docs(request: HttpRequest) -> HttpResponse:
 
     with patched_settings(SETTINGS):
         schema: dict[str, Any] = SchemaGenerator().get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
-    context = {"calls": list(_calls(schema)), "bodies": schema["components"]["schemas"], "info": schema["info"]}
+    context = {"calls": list(_calls(schema)), "bodies": list(_bodies(schema)), "info": schema["info"]}
     headers = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"}
     response = render(request, "payonce/api_docs.html", context)
     for name, value in headers.items():
@@ -95,6 +95,31 @@ def _calls(schema: dict[str, Any]) -> Any:
                     "said": found.get("description", ""), "parameters": found.get("parameters", []),
                     "body": _name(body), "answers": answers,
                 }  # fmt: skip
+
+
+def _bodies(schema: dict[str, Any]) -> Any:
+    named = schema["components"]["schemas"]
+    for name, body in named.items():
+        if body.get("properties"):
+            fields = [
+                {"name": field, "types": list(_types(about, named)), "said": about.get("description", "")}
+                for field, about in body["properties"].items()
+            ]
+            yield {"name": name, "said": body.get("description", ""), "fields": fields}
+
+
+def _types(about: dict[str, Any], named: dict[str, Any]) -> Any:
+    """Each thing that a field can be: its text, and the body that it names where it does."""
+    for one in about.get("oneOf", about.get("anyOf", about.get("allOf", [about]))):
+        if "enum" in (choice := named.get(_name(one), one)):
+            yield " | ".join(map(str, choice["enum"])), ""
+        elif "$ref" in one:
+            yield _name(one), _name(one)
+        elif one.get("type") == "array":
+            yield from ((f"list of {text}", name) for text, name in _types(one.get("items", {}), named))
+        elif "type" in one:
+            found = one["type"]
+            yield " | ".join(found if isinstance(found, list) else [found]), ""
 
 
 def _name(schema: dict[str, Any]) -> str:

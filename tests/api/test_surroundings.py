@@ -28,7 +28,19 @@ def test_description_and_its_page_are_served_without_a_token(transactional_db):
     text = page.content.decode()
     assert "/api/orders/{number}/pay/" in text
     assert "<script" not in text
+    for shown in (
+        "string | null",
+        "list of StreamAnswer</a>",
+        "PrepayAnswer</a> | null",
+        "requested_by_customer | duplicate",
+    ):
+        assert shown in text
+    assert "[&#x27;" not in text  # no list as Python writes it
     assert not re.search(r'(src|href)="(https?:)?//', text)
+
+
+def test_the_root_of_this_project_leads_somewhere():
+    assert Client().get("/").headers["Location"] == "/admin/"
 
 
 def test_healthz_asks_nobody(django_assert_num_queries, transactional_db):

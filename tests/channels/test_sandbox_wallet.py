@@ -54,6 +54,7 @@ def test_every_prepay_leads_to_the_page(shop: Shop, method: str) -> None:
     assert "A book &lt;书&gt;" in text
     assert "a=1&amp;b=2" in text
     assert "<script" not in text
+    assert re.search(r"payable until \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC\.", text)
     assert "default-src 'none'" in page.headers["content-security-policy"]
 
 
