@@ -52,7 +52,7 @@ SETTINGS = {
 }
 describe = outside_transactions(
     SpectacularAPIView.as_view(
-        custom_settings=SETTINGS, authentication_classes=[], permission_classes=[], throttle_classes=[]
+        custom_settings=SETTINGS, authentication_classes=[], permission_classes=[], throttle_classes=[], schema=None
     )
 )
 

@@ -15,13 +15,13 @@ from django.db import connections
 from django.http import HttpRequest, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from payonce.orders.conf import get_settings
 from payonce.orders.models import Event
-from payonce.payments.api.base import ApiView, find_order, outside_transactions
+from payonce.payments.api.base import ApiView, described, find_order, outside_transactions
 from payonce.payments.api.hub import hub
 from payonce.payments.api.orders import PROBLEMS, OrderView
 from payonce.payments.api.problems import Problem
@@ -35,7 +35,7 @@ EVENTS_PER_READ = 200
 class EventsView(ApiView):
     """Who may follow an order's events; the stream itself is `follow_events`."""
 
-    @extend_schema(
+    @described(
         operation_id="follow_events",
         summary="Server-sent events of an order, from its first or after Last-Event-ID (ASGI only)",
         parameters=[

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -10,7 +10,7 @@ from payonce.orders.errors import OrderNotFound
 from payonce.orders.models import Order
 from payonce.orders.place import Placed, place_from_shop, place_order
 from payonce.payments import tokens
-from payonce.payments.api.base import ApiView, find_order, read_body
+from payonce.payments.api.base import ApiView, described, find_order, read_body
 from payonce.payments.api.bodies import (
     CloseBody,
     OrderBody,
@@ -33,7 +33,7 @@ PRICE = ("amount_minor", "currency", "subject")
 class OrdersView(ApiView):
     """Place an order."""
 
-    @extend_schema(
+    @described(
         operation_id="place_order",
         summary="Place an order, or find it: idempotent on source and reference",
         request=OrderBody,
@@ -75,7 +75,7 @@ class OrdersView(ApiView):
 class OrderView(ApiView):
     """How an order stands."""
 
-    @extend_schema(
+    @described(
         operation_id="get_order",
         summary="State, keeper, streams and next step of an order",
         parameters=[
@@ -99,7 +99,7 @@ class OrderView(ApiView):
 class CloseView(ApiView):
     """Close an order."""
 
-    @extend_schema(
+    @described(
         operation_id="close_order",
         summary="Take an order out of payment: its streams are closed first",
         request=CloseBody,

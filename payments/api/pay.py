@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiParameter
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -10,7 +10,7 @@ from payonce.errors import PayonceError
 from payonce.orders.conf import get_settings
 from payonce.orders.statuses import OrderState
 from payonce.payments import clock
-from payonce.payments.api.base import ApiView, client_ip, find_order, read_body
+from payonce.payments.api.base import ApiView, client_ip, described, find_order, read_body
 from payonce.payments.api.bodies import PayAnswer, PayBody
 from payonce.payments.api.idempotency import Key, KeyState, read_key, take_key
 from payonce.payments.api.orders import PROBLEMS
@@ -37,7 +37,7 @@ KEY_PARAMETER = OpenApiParameter(
 class PayView(ApiView):
     """Apply for payment."""
 
-    @extend_schema(
+    @described(
         operation_id="pay_order",
         summary="One way to pay the order, the same one to every click",
         request=PayBody,

@@ -2,13 +2,12 @@
 
 from typing import Any
 
-from drf_spectacular.utils import extend_schema
 from rest_framework.authentication import SessionAuthentication
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from payonce.orders.conf import get_settings
-from payonce.payments.api.base import ApiView, read_body
+from payonce.payments.api.base import ApiView, described, read_body
 from payonce.payments.api.bodies import RefundAnswer, RefundBody
 from payonce.payments.api.callers import BearerAuthentication, Caller
 from payonce.payments.api.idempotency import KeyState, read_key, take_key
@@ -49,7 +48,7 @@ class RefundsView(ApiView):
 
     authentication_classes = (BearerAuthentication, OperatorAuthentication)
 
-    @extend_schema(
+    @described(
         operation_id="request_refund",
         summary="Give money of a stream back; the channel is asked by a worker",
         request=RefundBody,

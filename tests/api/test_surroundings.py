@@ -1,6 +1,9 @@
 """Health, metrics and the API's own description."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,6 +40,43 @@ def test_description_and_its_page_are_served_without_a_token(transactional_db):
         assert shown in text
     assert "[&#x27;" not in text  # no list as Python writes it
     assert not re.search(r'(src|href)="(https?:)?//', text)
+
+
+BARE = """
+SECRET_KEY = "x" * 50
+USE_TZ = True
+ALLOWED_HOSTS = ["testserver"]
+ROOT_URLCONF = "bare_urls"
+DATABASES = {"default": {"ENGINE": "django.db.backends.postgresql", "NAME": "never asked"}}
+INSTALLED_APPS = [
+    "django.contrib.contenttypes", "django.contrib.auth", "payonce.orders", "payonce.payments", "rest_framework", "drf_spectacular",
+]
+TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}]
+PAYONCE = {"BASE_URL": "https://shop.example"}
+"""
+BARE_URLS = """
+from django.urls import include, path
+urlpatterns = [path("pay/", include("payonce.payments.urls"))]
+"""
+DESCRIBE = """
+import django; django.setup()
+from django.core import checks
+from django.test import Client
+print([Client().get(path).status_code for path in ("/pay/api/schema/", "/pay/api/docs/")])
+found = checks.run_checks(include_deployment_checks=True)
+print([problem.msg for problem in found if problem.id.startswith("drf_spectacular.E")])
+"""
+
+
+def test_description_needs_nothing_in_the_shops_own_rest_framework_settings(tmp_path):
+    """What README says to add is enough: no DEFAULT_SCHEMA_CLASS, and `check --deploy` finds nothing of ours wrong."""
+    (tmp_path / "bare_settings.py").write_text(BARE)
+    (tmp_path / "bare_urls.py").write_text(BARE_URLS)
+    paths = {"DJANGO_SETTINGS_MODULE": "bare_settings", "PYTHONPATH": f"{tmp_path}{os.pathsep}{CHECKOUT}"}
+    done = subprocess.run(
+        [sys.executable, "-c", DESCRIBE], env={**os.environ, **paths}, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.splitlines() == ["[200, 200]", "[]"], done.stderr
 
 
 def test_the_root_of_this_project_leads_somewhere():

@@ -27,7 +27,7 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-def start(tmp_path: Path, port: int, channels: object) -> "subprocess.Popen[str]":
+def start(tmp_path: Path, port: int, channels: object, *, data: str = "bank") -> "subprocess.Popen[str]":
     """The command under settings that know no database."""
     (tmp_path / "bare_settings.py").write_text(
         "SECRET_KEY = 'x' * 50\nUSE_TZ = True\nINSTALLED_APPS = ['payonce.orders', 'payonce.payments']\n"
@@ -39,10 +39,13 @@ def start(tmp_path: Path, port: int, channels: object) -> "subprocess.Popen[str]
         "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}",
     }
     environment.pop("DATABASE_URL", None)
-    arguments = ["payonce_sandbox", "--port", str(port), "--data", str(tmp_path / "bank"), "--json"]
+    arguments = ["payonce_sandbox", "--port", str(port), "--json"]
+    if data:
+        arguments += ["--data", str(tmp_path / data)]
     return subprocess.Popen(
         [sys.executable, "-m", "django", *arguments],
         env=environment,
+        cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -68,6 +71,17 @@ def test_command_serves_until_it_is_told_to_stop(tmp_path: Path, ending: signal.
     process.send_signal(ending)
     _, errors = process.communicate(timeout=10)
     assert (process.returncode, errors) == (0, "")
+
+
+def test_command_keeps_its_ledger_in_a_folder_beside_it_where_none_is_named(tmp_path: Path) -> None:
+    process = start(tmp_path, free_port(), ACCOUNTS, data="")
+    assert process.stdout is not None
+    told = process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert told, errors
+    assert json.loads(told)["data"] == "payonce-sandbox"
+    assert (tmp_path / "payonce-sandbox" / "control-token").exists()
 
 
 def test_command_without_a_sandbox_account_is_wrong_usage(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Start the sandbox bank: `python manage.py payonce_sandbox --port 8801 --data DIR`."""
+"""Start the sandbox bank: `python manage.py payonce_sandbox`."""
 
 import json
 from argparse import ArgumentParser
@@ -9,6 +9,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from payonce.orders.conf import get_settings
 
+DATA_FOLDER = "payonce-sandbox"
 EXIT_USAGE = 2
 EXIT_UNAVAILABLE = 4
 
@@ -22,8 +23,9 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Say where to serve and where the ledger lives."""
-        parser.add_argument("--port", type=int, default=8801)
-        parser.add_argument("--data", type=Path, required=True, help="folder of the bank's ledger and control token")
+        parser.add_argument("--port", type=int, default=8801, help="port on 127.0.0.1 (default: %(default)s)")
+        parser.add_argument("--data", type=Path, default=Path(DATA_FOLDER),
+                            help="folder of the bank's ledger and control token (default: %(default)s)")  # fmt: skip
         parser.add_argument("--speed", type=float, default=1.0, help="divides the gaps between repeated notifications")
         parser.add_argument(
             "--synchronous",
