@@ -7,19 +7,14 @@ from typing import Any
 from celery import Celery
 from celery.signals import beat_init, worker_ready
 
+from payonce.payments.beat import BEAT_SCHEDULE
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
 app = Celery("payonce")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
-
-
-@app.on_after_finalize.connect
-def set_beat_schedule(sender: Celery, **_: Any) -> None:
-    """Take over the schedule that payonce exports; imported here because tasks need models, and models need Django."""
-    from payonce.payments.tasks import BEAT_SCHEDULE
-
-    sender.conf.beat_schedule = BEAT_SCHEDULE
+app.conf.beat_schedule = BEAT_SCHEDULE
 
 
 @worker_ready.connect

@@ -11,6 +11,7 @@ from django.db import OperationalError, connections
 
 from payonce.orders.conf import get_settings
 from payonce.payments import (
+    beat,
     claims,
     close,
     expire,
@@ -100,13 +101,13 @@ def sweep_reconcile() -> int:
 
 
 SWEEPS: dict[str, tuple[Callable[[], int], float]] = {
-    "poll": (sweep_poll, 2.0),
-    "close": (sweep_close, 5.0),
-    "refund": (sweep_refund, 5.0),
-    "expire": (sweep_expire, 5.0),
-    "publish": (sweep_publish, 5.0),
-    "inbox": (sweep_inbox, 5.0),
-    "reconcile": (sweep_reconcile, 300.0),
+    "poll": (sweep_poll, beat.SECONDS["poll"]),
+    "close": (sweep_close, beat.SECONDS["close"]),
+    "refund": (sweep_refund, beat.SECONDS["refund"]),
+    "expire": (sweep_expire, beat.SECONDS["expire"]),
+    "publish": (sweep_publish, beat.SECONDS["publish"]),
+    "inbox": (sweep_inbox, beat.SECONDS["inbox"]),
+    "reconcile": (sweep_reconcile, beat.SECONDS["reconcile"]),
 }
 """Each sweep with its interval in seconds."""
 

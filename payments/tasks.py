@@ -1,7 +1,5 @@
 """Celery tasks: each makes one call, returns the outcome, and is safe to run twice. Times to try again live in rows, not in the broker."""
 
-from typing import Any
-
 from celery import shared_task
 
 from payonce.payments import cache, sweep
@@ -52,12 +50,3 @@ def inbox() -> int:
 def reconcile() -> int:
     """Look for contradictions among our own rows."""
     return _run("reconcile")
-
-
-EXPIRES_SECONDS = 3_600.0
-"""Long, since a worker judges it by its own clock; it only bounds what piles up while no worker runs."""
-BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
-    f"payonce-{name}": {"task": f"payonce.{name}", "schedule": seconds, "options": {"expires": EXPIRES_SECONDS}}
-    for name, (_step, seconds) in sweep.SWEEPS.items()
-}
-"""Put this into your Celery `beat_schedule`. Two beats at once do no harm."""

@@ -92,7 +92,7 @@ def test_a_worker_whose_clock_is_ahead_still_runs_the_sweeps():
     from celery import Celery
     from celery.worker.request import Request
 
-    from payonce.payments.tasks import BEAT_SCHEDULE
+    from payonce.payments.beat import BEAT_SCHEDULE
 
     app = Celery("t", broker="memory://")
 
