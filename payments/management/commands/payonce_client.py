@@ -3,18 +3,17 @@
 import json
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.db import IntegrityError
 from django.utils import timezone
 
 from payonce.orders.conf import get_settings
 from payonce.payments import tokens
+from payonce.payments.management.base import EXIT_USAGE, DatabaseCommand
 from payonce.payments.models import ApiClient
 
-USAGE = 2
 
-
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     """`payonce_client create NAME --source SOURCE`, `payonce_client revoke NAME`."""
 
     help = "Create or revoke a shop's access to the API."
@@ -38,19 +37,19 @@ class Command(BaseCommand):
     def _create(self, name: str, source: str, **options: Any) -> dict[str, str]:
         for what, text in (("name", name), ("source", source)):
             if not 0 < len(text) <= 64 or not text.isprintable():
-                raise CommandError(f"The {what} must be 1 to 64 printable characters.", returncode=USAGE)
+                raise CommandError(f"The {what} must be 1 to 64 printable characters.", returncode=EXIT_USAGE)
         token = tokens.new_client_token()
         row = ApiClient(name=name, source=source, token_hash=tokens.hash_client_token(token), created_at=timezone.now())
         try:
             row.save(using=get_settings().DATABASE, force_insert=True)
         except IntegrityError as error:
             raise CommandError(
-                f'There is a client "{name}" already. Choose another name, or revoke it first.', returncode=USAGE
+                f'There is a client "{name}" already. Choose another name, or revoke it first.', returncode=EXIT_USAGE
             ) from error
         return {"name": name, "source": source, "token": token}
 
     def _revoke(self, name: str, **options: Any) -> dict[str, str]:
         revoked = ApiClient.objects.using(get_settings().DATABASE).filter(name=name, is_active=True)
         if not revoked.update(is_active=False):
-            raise CommandError(f'There is no active client "{name}".', returncode=USAGE)
+            raise CommandError(f'There is no active client "{name}".', returncode=EXIT_USAGE)
         return {"name": name, "revoked": "yes"}
