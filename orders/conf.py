@@ -32,7 +32,8 @@ class RefundSettings:
 
     AUTO off parks every surplus for a person. MAX_MINOR caps one automatic refund and DAILY_MINOR a channel account's
     automatic refunds of one day (None: no cap). DRY_RUN decides and records but never calls a channel. From APPROVAL_MINOR
-    on, an operator's refund waits for a second person (None: never). APPROVAL_HOURS is how long it waits.
+    on, an operator's refund waits for a second person (None: never); parts of one stream that nobody approved count together.
+    APPROVAL_HOURS is how long it waits.
     """
 
     AUTO: bool = True

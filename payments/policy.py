@@ -1,5 +1,6 @@
 """Policy of refunds that payonce makes by itself: may this one go out now, and if not, why a person must decide."""
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -22,6 +23,26 @@ class PolicyAnswer(StrEnum):
     OVER_MAX = "larger than the cap of one automatic refund"
     OVER_DAILY = "the account's budget of this day is used up"
     DRY_RUN = "dry run"
+
+
+def person_of(by: str) -> str:
+    """Who asked, as a refund and a case name a person: `ann`, with and without `operator:`.
+
+    A user who is called like the automaton keeps the prefix: what a person asked for is never taken as automatic.
+    """
+    name = by.removeprefix("operator:")[:150]
+    return f"operator:{name}" if name == AUTOMATON else name
+
+
+def needs_second_person(amount_minor: int, refunds: Iterable[Refund], limit_minor: int | None) -> bool:
+    """Must a second person approve it? What people asked for and nobody approved counts together over the stream's `refunds`.
+
+    Otherwise a large refund would only have to be asked for in small parts.
+    """
+    if limit_minor is None:
+        return False
+    alone = [row for row in refunds if not (row.is_released or row.approved_by or row.requested_by == AUTOMATON)]
+    return amount_minor + sum(row.amount_minor for row in alone) >= limit_minor
 
 
 def is_automatic(refund: Refund) -> bool:

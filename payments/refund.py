@@ -10,6 +10,7 @@ from payonce.payments import refund_answer, surplus
 from payonce.payments.call import capabilities_of
 from payonce.payments.locks import Work, under_lock
 from payonce.payments.models import Stream
+from payonce.payments.policy import needs_second_person, person_of
 from payonce.payments.refund_run import RefundRun, follow_up, run_refund, with_refund
 from payonce.payments.statuses import RefundPurpose, RefundState, StreamState
 from payonce.payments.transitions import refunds as arrows
@@ -69,10 +70,11 @@ def request_refund(
         refused = _refuse(work, stream, amount_minor, seen)
         if refused is not None:
             return RefundRequested(refused, refundable_minor=stream.refundable_minor)
-        refund = surplus.new_refund(work, stream, RefundPurpose.OPERATOR, amount_minor, reason, _person(by))
+        refund = surplus.new_refund(work, stream, RefundPurpose.OPERATOR, amount_minor, reason, person_of(by))
         refund.note = note.strip()[:500]
         conf = get_settings().REFUND
-        waits = conf.APPROVAL_MINOR is not None and amount_minor >= conf.APPROVAL_MINOR
+        mine = [row for row in work.refunds if row.stream_id == stream.pk]
+        waits = needs_second_person(amount_minor, mine, conf.APPROVAL_MINOR)
         if waits:
             refund.approval_expires_at = work.at + timedelta(hours=conf.APPROVAL_HOURS)
         else:
@@ -95,7 +97,7 @@ def approve_refund(number: str, by: str) -> RefundMove:
     """A second person lets a refund go out. Refused (SAME_PERSON) for its requester. Raises RefundNotFound."""
 
     def decide(work: Work) -> RefundMove:
-        move = arrows.approve(work, work.refund(number), _person(by))
+        move = arrows.approve(work, work.refund(number), person_of(by))
         follow_up(work)
         return move
 
@@ -107,7 +109,7 @@ def decline_refund(number: str, by: str, reason: str = "declined") -> RefundMove
 
     def decide(work: Work) -> RefundMove:
         refund = work.refund(number)
-        move = arrows.decline(work, refund, _person(by), reason)
+        move = arrows.decline(work, refund, person_of(by), reason)
         if move is RefundMove.MOVED:
             refund_answer.hand_cases_over(work, refund, f"{refund.number} was declined: {reason}")
         follow_up(work)
@@ -122,8 +124,8 @@ def retry_refund(number: str, by: str) -> RefundMove:
     def decide(work: Work) -> RefundMove:
         refund = work.refund(number)
         move = arrows.retry(work, refund)
-        if move is RefundMove.MOVED and not refund.approved_by and refund.requested_by != _person(by):
-            refund.approved_by = _person(by)
+        if move is RefundMove.MOVED and not refund.approved_by and refund.requested_by != person_of(by):
+            refund.approved_by = person_of(by)
         follow_up(work)
         return move
 
@@ -151,7 +153,7 @@ def confirm_refund(number: str, by: str) -> RefundMove:
         refund = work.refund(number)
         if refund.state not in (RefundState.UNKNOWN, RefundState.ATTENTION, RefundState.REJECTED):
             return RefundMove.NOT_ACTIVE
-        move = refund_answer.succeed_by_person(work, refund, _person(by))
+        move = refund_answer.succeed_by_person(work, refund, person_of(by))
         follow_up(work)
         return move
 
@@ -178,10 +180,6 @@ def _refuse(work: Work, stream: Stream, amount_minor: int, seen: str) -> RefundC
 
 def _actor(by: str) -> str:
     return by if ":" in by else f"operator:{by}"
-
-
-def _person(by: str) -> str:
-    return by.removeprefix("operator:")[:150]  # with and without the prefix it is the same person
 
 
 __all__ = [

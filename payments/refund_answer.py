@@ -8,6 +8,7 @@ from payonce.orders import transitions as orders
 from payonce.payments import schedule
 from payonce.payments.locks import Work
 from payonce.payments.models import Refund
+from payonce.payments.policy import AUTOMATON
 from payonce.payments.statuses import Decision, DiscrepancyKind, RefundState, StreamRole
 from payonce.payments.transitions import cases
 from payonce.payments.transitions import refunds as arrows
@@ -102,11 +103,12 @@ def _done(work: Work, refund: Refund, view: RefundView) -> RefundMove:
     stream = work.stream_of(refund)
     if stream.role == StreamRole.KEEPER:
         orders.give_back(work.order, work.journal, refund.amount_minor, refund.number)
+    who = refund.approved_by or refund.requested_by
     for case in [case for case in work.cases if case.refund_id == refund.pk]:
         whole = stream.refundable_minor == 0 or case.kind == DiscrepancyKind.REFUND_STUCK
-        decision = Decision.REFUND if refund.approved_by else Decision.AUTOMATIC
+        decision = Decision.AUTOMATIC if who == AUTOMATON else Decision.REFUND
         if whole:
-            cases.resolve(work, case, decision, refund.approved_by or "payonce", f"refunded under {refund.number}")
+            cases.resolve(work, case, decision, who, f"refunded under {refund.number}")
     return move
 
 

@@ -1,5 +1,6 @@
 """Surplus: money that is not its order's payment. It ends as exactly one refund, or as a case in a person's queue."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from enum import StrEnum
 
@@ -14,7 +15,7 @@ from payonce.payments.call import capabilities_of
 from payonce.payments.errors import DiscrepancyNotFound
 from payonce.payments.locks import Work, lock_case, under_lock
 from payonce.payments.models import Discrepancy, Refund, Stream
-from payonce.payments.policy import AUTOMATON
+from payonce.payments.policy import AUTOMATON, needs_second_person, person_of
 from payonce.payments.statuses import (
     WATCHED_STREAM_STATES,
     Decision,
@@ -108,7 +109,7 @@ def decide_case(case_id: int, decision: Decision, by: str, note: str = "") -> De
 
     `by` is the user's name. Raises DiscrepancyNotFound.
     """
-    by = by.removeprefix("operator:")[:150]
+    by = person_of(by)
     using = get_settings().DATABASE
     found = Discrepancy.objects.using(using).filter(pk=case_id).only("order_id").first()
     if found is None:
@@ -116,7 +117,9 @@ def decide_case(case_id: int, decision: Decision, by: str, note: str = "") -> De
     if found.order_id is None:
         return _decide_without_order(case_id, decision, by, note)
     return under_lock(
-        f"operator:{by}", lambda work: _decide(work, case_id, decision, by, note), order_id=found.order_id
+        f"operator:{by.removeprefix('operator:')}",
+        lambda work: _decide(work, case_id, decision, by, note),
+        order_id=found.order_id,
     )
 
 
@@ -143,6 +146,8 @@ def _refund_surplus(work: Work, case: Discrepancy, stream: Stream, by: str) -> D
     """Release the parked refund, retry the rejected one under its number, ask about an unanswered one, or make a new one."""
     known = [row for row in work.refunds if row.stream_id == stream.pk]
     refund = next((row for row in known if row.pk == case.refund_id), known[-1] if known else None)
+    if refund is not None and refund.state == RefundState.SUCCEEDED and not _is_case_of_refund(case):
+        refund = None  # a person gave a part back: this is about the rest
     if refund is None or refund.is_released:
         amount = min(refund.amount_minor if refund else stream.captured_minor, stream.refundable_minor)
         if amount <= 0:
@@ -192,15 +197,20 @@ def settle_order(work: Work, keeper: Stream) -> None:
 
 
 def _keep(work: Work, case: Discrepancy, stream: Stream, by: str) -> Decided:
-    return Decided.DONE if _take_back_unsent(work, case, stream, by) else Decided.REFUNDING
+    """What was not given back stays: a part that is surely back with the buyer does not stand against it."""
+    done = [row for row in work.refunds if row.stream_id == stream.pk and row.state == RefundState.SUCCEEDED]
+    is_part = sum(row.amount_minor for row in done) < stream.captured_minor
+    is_kept = _take_back_unsent(work, case, stream, by, but=done if is_part else ())
+    return Decided.DONE if is_kept else Decided.REFUNDING
 
 
-def _take_back_unsent(work: Work, case: Discrepancy, stream: Stream, by: str) -> bool:
+def _take_back_unsent(work: Work, case: Discrepancy, stream: Stream, by: str, but: Sequence[Refund] = ()) -> bool:
     """Decline the stream's refunds that no channel was asked for yet; False when one was, so that the money may be gone.
 
-    Another case that such a refund was repairing is a person's again.
+    Another case that such a refund was repairing is a person's again. Refunds in `but` may stand.
     """
-    standing = [row for row in work.refunds if row.stream_id == stream.pk and not row.is_released]
+    mine = [row for row in work.refunds if row.stream_id == stream.pk and row not in but]
+    standing = [row for row in mine if not row.is_released]
     if any(row.first_sent_at is not None for row in standing):
         return False
     for row in standing:
@@ -217,7 +227,8 @@ def _reserve(
     conf = get_settings().REFUND
     refund = new_refund(work, stream, purpose, amount_minor, reason, by)
     state = RefundState.REQUESTED
-    if by != AUTOMATON and conf.APPROVAL_MINOR is not None and amount_minor >= conf.APPROVAL_MINOR:
+    mine = [row for row in work.refunds if row.stream_id == stream.pk]
+    if by != AUTOMATON and needs_second_person(amount_minor, mine, conf.APPROVAL_MINOR):
         state = RefundState.AWAITING_APPROVAL
         refund.approval_expires_at = work.at + timedelta(hours=conf.APPROVAL_HOURS)
     else:

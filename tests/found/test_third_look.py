@@ -2,15 +2,26 @@
 
 import json
 
-from payonce.channels.messages import Known, RefundState, RefundView, Unknown
+import pytest
+
+from payonce.channels.messages import (
+    Known,
+    RefundState,
+    RefundView,
+    Unknown,
+)
 from payonce.orders.models import Event
 from payonce.payments import refund
 from payonce.payments.models import Discrepancy, Refund, Stream
-from payonce.payments.refund import RefundRun, run_refund
+from payonce.payments.refund import RefundRun, request_refund, run_refund
+from payonce.payments.surplus import decide_case
 from payonce.payments.transitions.refunds import RefundMove
 from tests.factories import apply, paid_stream, view_of
 from tests.found.test_refund_money import once
 from tests.found.test_second_look import surplus  # noqa: F401 - a fixture
+from tests.path.test_settle import late_stream
+
+# Refunds at the channel, and cases.
 
 
 def paused_with_a_failure(scripted, clock, stream: Stream, outcome: object) -> Refund:
@@ -78,3 +89,70 @@ def test_a_case_does_not_shrink(scripted):
     apply(stream, view_of(stream, refunded_minor=100))
     assert Discrepancy.objects.get().amount_minor == 300
     assert not Event.objects.filter(kind="case.grown").exists()
+
+
+# Refunds by people.
+
+
+@pytest.fixture
+def part_given_back(scripted, settings) -> Discrepancy:
+    """The case of late money that a person judges, after the shop gave 300 of its 1000 back."""
+    settings.PAYONCE = {**settings.PAYONCE, "LATE_PAYMENT": "ASK"}
+    stream, view = late_stream(scripted, paid_after_seconds=100)
+    apply(stream, view)
+    scripted.answers[stream.account, "query"] += [Known(view)] * 9
+    assert run_refund(request_refund(stream.number, 300, reason="duplicate", by="shop:shop").number) is RefundRun.DONE
+    return Discrepancy.objects.get(kind="late_payment")
+
+
+def test_the_rest_of_surplus_money_can_be_refunded_after_a_part(scripted, part_given_back):
+    """M3, S13: the case must not have only decisions that are refused."""
+    assert decide_case(part_given_back.pk, "refund", "alice") == "done"
+    rest = Refund.objects.get(purpose="surplus")
+    assert (rest.amount_minor, run_refund(rest.number)) == (700, RefundRun.DONE)
+    part_given_back.refresh_from_db()
+    assert (part_given_back.state, part_given_back.decision) == ("RESOLVED", "refund")
+
+
+def test_the_rest_of_surplus_money_can_be_kept_after_a_part(scripted, part_given_back):
+    """M3, S13."""
+    assert decide_case(part_given_back.pk, "keep", "alice", "the buyer agreed") == "done"
+    part_given_back.refresh_from_db()
+    assert (part_given_back.state, part_given_back.decision) == ("RESOLVED", "keep")
+    assert scripted.count("refund") == 1
+
+
+def test_surplus_money_that_was_given_back_cannot_be_kept(scripted, part_given_back):
+    """M3: control: nothing is left to keep, and the part never becomes the order's payment."""
+    assert decide_case(part_given_back.pk, "accept", "alice") == "refunding"
+    stream = part_given_back.stream
+    assert run_refund(request_refund(stream.number, 700, reason="duplicate", by="ann").number) is RefundRun.DONE
+    assert decide_case(part_given_back.pk, "keep", "alice", "why not") == "refunding"
+    assert decide_case(part_given_back.pk, "refund", "alice") == "no_money_left"
+
+
+def test_a_large_refund_in_small_parts_waits_for_a_second_person(scripted, settings):
+    """S15: below the limit one by one, and above it together."""
+    settings.PAYONCE = {**settings.PAYONCE, "REFUND": {"APPROVAL_MINOR": 500}}
+    stream = paid_stream()
+    first = request_refund(stream.number, 300, reason="duplicate", by="ann")
+    assert (first.code, run_refund(first.number)) == ("requested", RefundRun.DONE)
+    second = request_refund(stream.number, 300, reason="duplicate", by="ann")
+    assert second.code == "awaiting_approval"
+    assert refund.approve_refund(second.number, "ann") is RefundMove.SAME_PERSON
+    assert refund.approve_refund(second.number, "bob") is RefundMove.MOVED
+    assert run_refund(second.number) is RefundRun.DONE
+    third = request_refund(stream.number, 100, reason="duplicate", by="ann")
+    assert third.code == "requested", "what was approved counts no more: 300 and 100 are below the limit"
+
+
+def test_an_operator_who_is_called_like_the_automaton_is_a_person(scripted, settings):
+    """S15: a user name is free text, and must open no way around the second person."""
+    settings.PAYONCE = {**settings.PAYONCE, "REFUND": {"APPROVAL_MINOR": 500}, "LATE_PAYMENT": "ASK"}
+    stream, view = late_stream(scripted, paid_after_seconds=100)
+    apply(stream, view)
+    decide_case(Discrepancy.objects.get().pk, "refund", "payonce")
+    row = Refund.objects.get()
+    assert row.state == "AWAITING_APPROVAL"
+    assert refund.approve_refund(row.number, "operator:payonce") is RefundMove.SAME_PERSON
+    assert Event.objects.get(kind="refund.requested").actor == "operator:payonce"
