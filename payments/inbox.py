@@ -50,7 +50,7 @@ def state_of(account: str, dedupe_key: str) -> str | None:
 def new_row(account: str, request: NotificationRequest, notice: Notice, at: datetime) -> Notification:
     """A processed row for a notice that is being applied. Only harmless headers are kept."""
     return Notification(
-        account=account, dedupe_key=notice.dedupe_key[:128], state=NotificationState.PROCESSED, event=notice.event[:64],
+        account=account, dedupe_key=notice.dedupe_key, state=NotificationState.PROCESSED, event=notice.event[:64],
         number=number_of(notice)[:64], headers=json.dumps({k: v[:200] for k, v in request.headers.items() if k in KEPT_HEADERS}),
         body=request.body, received_at=at, processed_at=at,
     )  # fmt: skip

@@ -120,7 +120,8 @@ def _refuse(channel: Channel, refused: NotAuthentic) -> NotifyResult:
         return NotifyResult(Received.REPEAT, channel.acknowledge(Verdict.ACCEPT))
     inbox.count_refused(account, refused.reason)
     if refused.stale and refused.number:
-        poll.nudge(refused.number, ended=True)
+        if poll.nudge(refused.number, ended=True):
+            poll.ask_about_refunds(refused.number)
         return NotifyResult(Received.STALE, channel.acknowledge(Verdict.REJECT, "stale"))
     return NotifyResult(Received.FORGED, channel.acknowledge(Verdict.REJECT, "not authentic"))
 

@@ -110,6 +110,18 @@ def nudge(number: str, *, ended: bool = False) -> bool:
     return bool(flight.fly([statement], get_settings().DATABASE)[0])
 
 
+def ask_about_refunds(number: str) -> None:
+    """The channel said something about this payment that we may not believe: ask about each refund of it that was sent."""
+    statement = Statement(
+        "UPDATE payonce_refund SET next_try_at = payonce_now() WHERE id IN ("
+        "SELECT r.id FROM payonce_refund AS r JOIN payonce_stream AS s ON s.id = r.stream_id WHERE s.number = %s"
+        " AND r.state IN ('SUBMITTED', 'UNKNOWN', 'ATTENTION', 'SUCCEEDED') AND r.first_sent_at IS NOT NULL"
+        " FOR UPDATE OF r SKIP LOCKED)",
+        [number],
+    )
+    flight.fly([statement], get_settings().DATABASE)
+
+
 def _apply(item: Claimed, outcome: Outcome[PaymentView]) -> str:
     stream = item.stream
     try:

@@ -6,17 +6,21 @@ import pytest
 
 from payonce.channels.messages import (
     Known,
+    NotAuthentic,
+    Notice,
+    NotificationRequest,
     RefundState,
     RefundView,
     Unknown,
 )
 from payonce.orders.models import Event
-from payonce.payments import refund
+from payonce.payments import refund, sweep
 from payonce.payments.models import Discrepancy, Refund, Stream
+from payonce.payments.notify import receive
 from payonce.payments.refund import RefundRun, request_refund, run_refund
 from payonce.payments.surplus import decide_case
 from payonce.payments.transitions.refunds import RefundMove
-from tests.factories import apply, paid_stream, view_of
+from tests.factories import apply, paid_stream, pending_stream, view_of
 from tests.found.test_refund_money import once
 from tests.found.test_second_look import surplus  # noqa: F401 - a fixture
 from tests.path.test_settle import late_stream
@@ -156,3 +160,34 @@ def test_an_operator_who_is_called_like_the_automaton_is_a_person(scripted, sett
     assert row.state == "AWAITING_APPROVAL"
     assert refund.approve_refund(row.number, "operator:payonce") is RefundMove.SAME_PERSON
     assert Event.objects.get(kind="refund.requested").actor == "operator:payonce"
+
+
+# Notifications.
+
+
+def test_a_stale_notification_leads_to_a_question_about_the_refunds_too(scripted, surplus, clock):  # noqa: F811
+    """X2: it may be the one that says that a refund came back, and nothing else would ever ask."""
+    row = Refund.objects.get()
+    assert run_refund(row.number) is RefundRun.DONE
+    clock.advance(3600)
+    scripted.notice = lambda request: NotAuthentic("stale", stale=True, number=surplus.number, dedupe_key="k")
+    returned = Known(RefundView(row.number, RefundState.RETURNED, 1000, "CNY"))
+    scripted.answers[surplus.account, "query_refund"].append(returned)
+    for _ in range(3):
+        receive(surplus.account, NotificationRequest(body=b"{}", headers={}))  # replayed: asked about once
+    sweep.sweep_refund()
+    row.refresh_from_db()
+    assert (row.state, scripted.count("query_refund")) == ("RETURNED", 1)
+    assert Discrepancy.objects.filter(kind="refund_stuck", state="OPEN").exists()
+
+
+def test_two_notifications_whose_keys_begin_alike_are_two(scripted):
+    """S7: a key that does not fit was cut, and the second payment was acknowledged as a repeat of the first and lost."""
+    for tail in "ab":
+        stream = pending_stream()
+        notice = Notice("k" * 128 + tail, "paid", None, payment=view_of(stream))
+        scripted.notice = lambda request, notice=notice: notice
+        receive("scripted_a", NotificationRequest(body=b"{}", headers={}))
+        answered = receive("scripted_a", NotificationRequest(body=b"{}", headers={})).answer.status == 200
+        stream.refresh_from_db()
+        assert answered == (stream.state == "SUCCEEDED"), "acknowledged means durable"
