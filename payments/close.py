@@ -33,6 +33,8 @@ from payonce.payments.statuses import WATCHED_STREAM_STATES, Confirmation, Strea
 from payonce.payments.transitions import streams as arrows
 from payonce.payments.transitions.streams import StreamMove
 
+ONE_MORE_EXCHANGE = timedelta(seconds=10)
+
 
 class Closed(StrEnum):
     """What trying to close a stream came to."""
@@ -99,18 +101,18 @@ def _close_once(number: str, by: str, reason: str, start: bool) -> Closed:
     first = call(stream.account, lambda channel: channel.query(ref))
     claims.record_answer(stream.account, first)
     record_query(number, stream.account, first, Confirmation.CLOSE, at, by)
-    done = _state_after(number, by)
+    done = _state_after(number, by, lease, is_last=False)
     if done is not None:
         return done
     at = clock.about_now()
     outcome = call(stream.account, lambda channel: channel.close(ref))
-    needs_query = _record_close(number, stream.account, outcome, at, by)
+    needs_query = _record_close(number, stream.account, outcome, at, by, lease)
     if needs_query:
         at = clock.about_now()
         second = call(stream.account, lambda channel: channel.query(ref))
         record_query(number, stream.account, second, Confirmation.CLOSE, at, by)
     is_closable = not (isinstance(outcome, Known) and outcome.value.state is CloseState.NOT_CLOSABLE)
-    return _state_after(number, by, lease) or (Closed.UNPROVEN if is_closable else Closed.NOT_CLOSABLE)
+    return _state_after(number, by, lease, is_last=True) or (Closed.UNPROVEN if is_closable else Closed.NOT_CLOSABLE)
 
 
 def _claim(work: Work, number: str, lease: str, reason: str, start: bool) -> "Closed | tuple[Stream, datetime]":
@@ -125,17 +127,27 @@ def _claim(work: Work, number: str, lease: str, reason: str, start: bool) -> "Cl
     if stream.state != StreamState.CLOSING:
         return _RESULT_OF_STATE.get(StreamState(stream.state), Closed.NOT_NEEDED)
     if stream.call_lease_until is not None and stream.call_lease_until > work.at:
+        stream.next_check_at = stream.call_lease_until  # should that process die, the sweep goes on then
         return Closed.BUSY
-    arrows.lease_call(stream, lease, work.at + timedelta(seconds=3 * get_settings().CALL_LEASE_SECONDS))
+    _lease(work, stream, lease)
     stream.check_count += 1
     return stream, work.at
 
 
-def _record_close(number: str, account: str, outcome: Outcome[CloseAnswer], asked_at: datetime, by: str) -> bool:
+def _lease(work: Work, stream: Stream, lease: str) -> None:
+    """Hold the stream for the next conversation: a close may be followed by its query in the same one."""
+    arrows.lease_call(stream, lease, work.at + timedelta(seconds=get_settings().CALL_LEASE_SECONDS) + ONE_MORE_EXCHANGE)
+
+
+def _record_close(
+    number: str, account: str, outcome: Outcome[CloseAnswer], asked_at: datetime, by: str, lease: str
+) -> bool:
     """Apply the answer to a close; True when only a query can tell what it came to."""
 
     def decide(work: Work) -> bool:
         stream = work.stream(number)
+        if stream.call_lease == lease:
+            _lease(work, stream, lease)
         if not isinstance(outcome, Known):
             note_no_answer(work, stream, outcome)
             return True
@@ -153,12 +165,20 @@ def _record_close(number: str, account: str, outcome: Outcome[CloseAnswer], aske
     return under_lock(by, decide, stream=number)
 
 
-def _state_after(number: str, by: str, lease: str = "") -> Closed | None:
-    """How the stream stands now; None while it is still CLOSING. With a lease, ends the claim and plans the next check."""
+def _state_after(number: str, by: str, lease: str, *, is_last: bool) -> Closed | None:
+    """How the stream stands now; None while it is still CLOSING. Renews the claim, or ends it and plans the next check.
+
+    A process that was paused past its claim leaves the stream to whoever has taken it over.
+    """
 
     def decide(work: Work) -> Closed | None:
         stream = work.stream(number)
-        if lease and stream.call_lease == lease:
+        is_ours = stream.call_lease == lease
+        if stream.state == StreamState.CLOSING and not is_last:
+            if not is_ours:
+                return Closed.BUSY
+            _lease(work, stream, lease)
+        elif is_ours:
             arrows.lease_call(stream, "", work.at)
             if stream.state == StreamState.CLOSING and _is_in_our_hands(stream):
                 arrows.prove_closed(work, stream, "restraint")

@@ -5,6 +5,8 @@ import json
 import pytest
 
 from payonce.channels.messages import (
+    CloseAnswer,
+    CloseState,
     Known,
     NotAuthentic,
     Notice,
@@ -14,7 +16,7 @@ from payonce.channels.messages import (
     Unknown,
 )
 from payonce.orders.models import Event
-from payonce.payments import refund, sweep
+from payonce.payments import close, refund, sweep
 from payonce.payments.models import Discrepancy, Refund, Stream
 from payonce.payments.notify import receive
 from payonce.payments.refund import RefundRun, request_refund, run_refund
@@ -191,3 +193,46 @@ def test_two_notifications_whose_keys_begin_alike_are_two(scripted):
         answered = receive("scripted_a", NotificationRequest(body=b"{}", headers={})).answer.status == 200
         stream.refresh_from_db()
         assert answered == (stream.state == "SUCCEEDED"), "acknowledged means durable"
+
+
+# Closing.
+
+
+class Killed(BaseException):
+    """As if the process had been killed at this moment."""
+
+
+@pytest.mark.parametrize("moment", ["query", "close"])
+def test_closing_goes_on_within_half_a_minute_after_its_process_was_killed(scripted, clock, moment):
+    """L3: by the sweep of every five seconds, whoever began."""
+    stream = pending_stream()
+
+    def die() -> None:
+        raise Killed
+
+    once(scripted, moment, die)
+    with pytest.raises(Killed):
+        close.close_stream(stream.number, by="operator:ann")
+    for _ in range(6):
+        sweep.sweep_close()
+        clock.advance(5)
+    sweep.sweep_close()
+    stream.refresh_from_db()
+    assert stream.state == "CLOSED"
+
+
+def test_a_closer_that_was_paused_past_its_claim_leaves_the_stream_to_the_next(scripted, clock):
+    """S6: whoever took the claim over is at it; a second close in the same moment helps nobody."""
+    stream = pending_stream()
+    done = []
+
+    def meanwhile() -> None:
+        clock.advance(60)
+        scripted.answers[stream.account, "close"].append(Known(CloseAnswer(CloseState.UNPROVED)))
+        once(scripted, "close", lambda: done.append("asked"))
+        sweep.sweep_close()
+
+    once(scripted, "query", meanwhile)
+    answer = close.close_stream(stream.number, by="operator:ann")
+    assert done == ["asked"]
+    assert (answer, scripted.count("close")) == (close.Closed.BUSY, 1)
