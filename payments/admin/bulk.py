@@ -1,5 +1,6 @@
 """Acting on many rows: the list only opens a confirmation page; the ids are frozen there, counted and totalled per currency."""
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.contrib import messages
 from django.core import signing
-from django.db import transaction
+from django.db import OperationalError, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
@@ -24,6 +25,7 @@ from payonce.payments.permissions import Permission
 if TYPE_CHECKING:
     from payonce.payments.admin.base import ConsoleAdmin
 
+log = logging.getLogger("payonce.admin")
 SALT = "payonce.admin.bulk"
 
 
@@ -96,7 +98,16 @@ def _respond(page: "ConsoleAdmin", request: HttpRequest, action: BulkAction) -> 
         )  # fmt: skip
         return TemplateResponse(request, "payonce/admin/bulk.html", context)
     operator = Operator.of(request)
-    outcomes = Counter(action.act(row, operator) for row in rows)
+    outcomes = Counter(_act(action, row, operator) for row in rows)
     text = ", ".join(f"{outcome}: {count}" for outcome, count in outcomes.most_common())
     page.message_user(request, text or gettext("Nothing to do."), messages.SUCCESS)
     return HttpResponseRedirect(page.link("changelist"))
+
+
+def _act(action: BulkAction, row: Any, operator: Operator) -> str:
+    """One row's outcome; a row that is busy stops none of the others, and the operator hears how many were done."""
+    try:
+        return action.act(row, operator)
+    except OperationalError:
+        log.exception("%s on %s could not be done", action.name, row)
+        return gettext("The database was busy with this order. Nothing is lost: look at the page, and try again.")

@@ -39,7 +39,8 @@ def respond(page: "ConsoleAdmin", request: HttpRequest, row: Any, action: Action
     operator = Operator.of(request)
     values = {name: str(value) for name, value in request.POST.items() if name not in NOT_VALUES}
     route = f"admin:{page.url_name(action.name)}:{row.pk}"
-    claimed = once.claim(operator.by, route, request.POST.get("token", "")[:64], values)
+    token = request.POST.get("token", "")[:64].replace("\x00", "")
+    claimed = once.claim(operator.by, route, token, values)
     if claimed.why_not:
         return _repeat(page, request, row, claimed)
     form = action.form(request.POST, row=row)

@@ -30,7 +30,7 @@ class Found:
 
 def terms_of(text: str) -> list[str]:
     """The numbers in a pasted text, each once. The whole text is one of them: a shop's reference may hold spaces."""
-    whole = text.strip()
+    whole = text.replace("\x00", " ").strip()  # no number holds it, and the database refuses to be asked about it
     parts = [part for part in SEPARATORS.split(whole) if part]
     return list(dict.fromkeys([whole, *parts] if len(parts) > 1 else parts))
 

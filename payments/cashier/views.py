@@ -1,8 +1,10 @@
 """The cashier's addresses: the page, the click on Pay, the poll, and the browser coming back from a channel."""
 
+import logging
 from collections.abc import Callable
 from functools import wraps
 
+from django.db import OperationalError
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.utils import translation
 from django.views.decorators.csrf import csrf_exempt
@@ -21,6 +23,7 @@ from payonce.payments.models import Stream
 from payonce.payments.pay import pay
 from payonce.payments.pay_result import PayCode, PayRequest
 
+log = logging.getLogger("payonce.cashier")
 RETURN_PARAMETERS = ("number", "out_trade_no", "stream")
 NUMBER_LENGTH_MAX = 64
 NOTICE_OF = {
@@ -72,6 +75,9 @@ def _click(request: HttpRequest, visit: Visit, order: Order) -> HttpResponse:
         result = pay(PayRequest(order.number, channel, method, client_ip=client_ip(request)))
     except PayonceError:
         return _see(visit, "unavailable")  # an account or method that is not offered any more
+    except OperationalError:
+        log.warning("the database was busy with order %s: the buyer may click again", order.number)
+        return _see(visit, "busy")
     return _see(visit, NOTICE_OF.get(result.code, ""))
 
 

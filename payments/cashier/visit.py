@@ -34,7 +34,8 @@ class Visit:
 
     def may_act(self, request: HttpRequest) -> bool:
         """Was this form made here?"""
-        return constant_time_compare(request.POST.get("form_key", ""), self.form_key)
+        given = request.POST.get("form_key", "")
+        return given.isascii() and constant_time_compare(given, self.form_key)
 
     @property
     def short_address(self) -> str:

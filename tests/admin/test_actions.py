@@ -213,6 +213,7 @@ def test_a_forged_seen_text_is_refused(operator: Any) -> None:
     stream, client = paid_stream(), operator("Finance")
     form = form_of(client, stream, "refund", **REFUND)
     assert client.post(action_of(stream, "refund"), {**form, "seen": "x"}).status_code == 409
+    assert client.post(action_of(stream, "refund"), {"seen": "x\x00", "token": "\x00"}).status_code == 409
     assert not Refund.objects.exists()
 
 

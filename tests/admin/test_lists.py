@@ -24,6 +24,7 @@ from payonce.payments.models import (
 from payonce.payments.refund import request_refund
 from payonce.payments.statuses import RefundState
 from tests.admin.conftest import duplicate, list_of, page_of, texts
+from tests.concurrency.interleave import ORDER_ROW, held_row
 from tests.factories import open_order, paid_stream, pending_stream
 
 LISTS = [model for model in PAGES if model not in (Overview, ChannelState)]
@@ -117,6 +118,12 @@ def test_a_reference_with_spaces_is_found(superuser: Client) -> None:
     assert superuser.get(list_of(Order), {"q": "INV 2026 7"}).url == page_of(order)
 
 
+def test_what_no_number_can_hold_is_not_looked_up(superuser: Client) -> None:
+    stream = pending_stream()
+    assert superuser.get(list_of(Order, f"?q={stream.number}%00")).status_code == 302
+    assert superuser.get(list_of(Stream, "?q=%00")).status_code == 200
+
+
 def test_nothing_found_is_an_empty_list(superuser: Client) -> None:
     open_order(reference="AAA")
     response = superuser.get(list_of(Order), {"q": "AA"})
@@ -201,6 +208,20 @@ def test_many_refunds_are_approved_after_their_amounts_were_shown(operator: Any,
     done = anna.post(response.request["PATH_INFO"], {"ids": response.context["ids"]}, follow=True)
     assert "moved: 2" in texts(done)
     assert "same person: 1" in texts(done)
+    assert Refund.objects.filter(state=RefundState.AWAITING_APPROVAL).count() == 1
+
+
+def test_a_refund_whose_order_is_held_stops_none_of_the_others(operator: Any, settings: Any) -> None:
+    """L6: one row is busy; the others are approved, and the operator hears of both."""
+    settings.PAYONCE = {**settings.PAYONCE, "REFUND": {"APPROVAL_MINOR": 1}, "LOCK_TIMEOUT_MS": 100}
+    anna, streams = operator("Approver", "anna"), [paid_stream(), paid_stream(), paid_stream()]
+    for stream in streams:
+        request_refund(stream.number, 400, reason="duplicate", by="fiona")
+    response = act(anna, RefundsToApprove, "approve_selected", Refund.objects.all())
+    with held_row(ORDER_ROW, streams[0].order.number):
+        done = anna.post(response.request["PATH_INFO"], {"ids": response.context["ids"]}, follow=True)
+    assert "moved: 2" in texts(done)
+    assert "busy" in texts(done)
     assert Refund.objects.filter(state=RefundState.AWAITING_APPROVAL).count() == 1
 
 

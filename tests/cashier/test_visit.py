@@ -11,6 +11,7 @@ from payonce.payments import poll, tokens
 from payonce.payments.models import Stream
 from tests.api.conftest import everything
 from tests.cashier.conftest import Browser
+from tests.concurrency.interleave import ORDER_ROW, held_row
 from tests.factories import answer_paid, open_order, paid_stream, pending_stream
 
 
@@ -67,6 +68,30 @@ def test_form_of_another_site_is_refused(scripted, key):
     assert answer.status_code == 303
     assert answer["Location"].endswith("?notice=changed")
     assert not Stream.objects.exists()
+
+
+@pytest.mark.parametrize("charset", ["utf-8", "unicode_escape", "utf-7", "nonsense"])
+def test_form_that_is_no_text_is_refused(scripted, charset):
+    """X6: a form may name a character set in which it holds half a surrogate pair."""
+    browser = Browser(open_order())
+    browser.open()
+    body = b'--x\r\nContent-Disposition: form-data; name="form_key"\r\n\r\n\\ud800+2AA-\r\n--x--\r\n'
+    kind = f"multipart/form-data; boundary=x; charset={charset}"
+    answer = browser.client.generic("POST", browser.path, body, content_type=kind)
+    assert answer.status_code == 303
+    assert answer["Location"].endswith("?notice=changed")
+
+
+def test_click_on_an_order_that_is_held_may_be_repeated(scripted, settings):
+    """L6, X6: the lock is not granted in time; the buyer is told, and loses nothing."""
+    settings.PAYONCE = {**settings.PAYONCE, "LOCK_TIMEOUT_MS": 100}
+    browser = Browser(open_order())
+    browser.open()
+    with held_row(ORDER_ROW, browser.order.number):
+        answer = browser.choose("scripted_a:qr")
+    assert answer.status_code == 303
+    assert answer["Location"].endswith("?notice=busy")
+    assert "Scan with scripted_a" in browser.pay("scripted_a:qr")
 
 
 def test_state_says_what_the_page_needs_and_no_more(scripted):
