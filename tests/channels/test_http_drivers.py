@@ -14,6 +14,9 @@ from payonce.channels.messages import HttpRequest, HttpResponse, TransportError
 from tests.channels.conftest import Tls
 from tests.channels.raw_server import RawServer, answer, raw_server, refused_port, replies, replies_and_closes
 
+WELL_BELOW_THE_NEXT_LIMIT = 7.0
+"""Seconds: the limits that these tests do not set are 8 (read) and 10 (total); a busy machine adds to those that they do."""
+
 Send = Callable[[HttpRequest], HttpResponse | TransportError]
 
 
@@ -121,7 +124,7 @@ def test_name_that_is_looked_up_for_ever_ends_at_the_connect_limit(
     reply = deliver(get("http://slow.invalid/", timeout_connect=0.2, timeout_total=0.4))
     assert isinstance(reply, TransportError)
     assert (reply.reason in {"connect_timeout", "total_timeout"}, reply.sent) == (True, False)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < WELL_BELOW_THE_NEXT_LIMIT
     waker.join()
 
 
@@ -129,7 +132,7 @@ def test_server_that_never_answers_ends_at_the_read_limit(deliver: Send) -> None
     with raw_server(lambda _c, _r: None) as server:
         started = time.monotonic()
         assert deliver(get(server.url, timeout_read=0.2)) == TransportError("read_timeout", sent=True)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < WELL_BELOW_THE_NEXT_LIMIT
 
 
 @pytest.mark.parametrize("head", [b"", answer(b"x" * 1_000)[:-1_000]], ids=["headers", "body"])
@@ -143,10 +146,10 @@ def test_slow_drip_ends_at_the_total_limit(deliver: Send, head: bytes) -> None:
 
     with raw_server(drip) as server:
         started = time.monotonic()
-        reply = deliver(get(server.url, timeout_read=5.0, timeout_total=0.5))
+        reply = deliver(get(server.url, timeout_read=30.0, timeout_total=2.0))
         elapsed = time.monotonic() - started
     assert reply == TransportError("total_timeout", sent=True)
-    assert 0.4 < elapsed < 1.5
+    assert 1.9 < elapsed < WELL_BELOW_THE_NEXT_LIMIT
 
 
 def test_body_above_the_limit_is_dropped(deliver: Send) -> None:
@@ -186,7 +189,7 @@ def test_tls_handshake_that_hangs_ends_at_the_connect_limit() -> None:
         url = f"https://127.0.0.1:{listener.getsockname()[1]}/"
         started = time.monotonic()
         assert send(get(url, timeout_connect=0.3)) == TransportError("connect_timeout", sent=False)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < WELL_BELOW_THE_NEXT_LIMIT
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
