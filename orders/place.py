@@ -15,7 +15,7 @@ from payonce.orders import transitions
 from payonce.orders.conf import get_settings, get_shop
 from payonce.orders.errors import AmendRefused, InvalidOrder, PlaceConflict
 from payonce.orders.events import Journal
-from payonce.orders.locks import lock_order_by_reference, read_clock, set_timeouts
+from payonce.orders.locks import bounded_transaction, lock_order_by_reference, read_clock
 from payonce.orders.models import AMOUNT_MINOR_MAX, Event, Order
 from payonce.orders.transitions import OrderMove
 
@@ -72,8 +72,7 @@ def place_order(
         basket_key=basket_key,
         return_url=return_url,
     )
-    with transaction.atomic(using=get_settings().DATABASE):
-        set_timeouts()
+    with bounded_transaction():
         found = lock_order_by_reference(source, reference)
         if found is None:
             made = _insert(wanted, by or f"shop:{source}")
