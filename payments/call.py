@@ -1,7 +1,8 @@
 """Call a channel from a step: never inside a transaction, never while holding a pooled database connection."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from datetime import datetime
+from typing import Any, TypeVar
 
 from django.db import connections
 
@@ -36,6 +37,12 @@ def let_go_of_database() -> None:
         raise InsideTransaction("A channel must not be called inside a transaction: commit the intent first.")
     if connection.settings_dict.get("OPTIONS", {}).get("pool"):
         connection.close()
+
+
+def replay_safe_until(stored: datetime | None, outcome: Outcome[Any]) -> datetime | None:
+    """Until when the same request may be repeated, after this outcome: the sooner of what was stored and what the channel says."""
+    told = outcome.replay_safe_until if isinstance(outcome, Unknown) else None
+    return min((until for until in (stored, told) if until is not None), default=None)
 
 
 def why_not(outcome: Refused | Unknown) -> str:

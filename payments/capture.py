@@ -4,7 +4,7 @@ from enum import StrEnum
 
 from payonce.channels.messages import CaptureRequest, Known, Outcome, PaymentView, Refused, RefusedKind
 from payonce.orders.statuses import OrderState
-from payonce.payments.call import call, capabilities_of
+from payonce.payments.call import call, capabilities_of, replay_safe_until
 from payonce.payments.close import note_no_answer
 from payonce.payments.locks import Work, under_lock
 from payonce.payments.models import Stream
@@ -70,5 +70,6 @@ def _record(work: Work, stream: Stream, outcome: Outcome[PaymentView]) -> Captur
         arrows.fail(work, stream, outcome.code)
         return Captured.REFUSED
     note_no_answer(work, stream, outcome)
+    stream.replay_safe_until = replay_safe_until(stream.replay_safe_until, outcome)
     plan_check(work, stream)
     return Captured.UNKNOWN

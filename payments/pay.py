@@ -24,7 +24,7 @@ from payonce.orders.errors import OrderNotFound
 from payonce.orders.models import Order
 from payonce.orders.statuses import OrderState
 from payonce.payments import cache, close, schedule, surplus
-from payonce.payments.call import call
+from payonce.payments.call import call, replay_safe_until
 from payonce.payments.errors import AlreadyOpen, UnknownChannel
 from payonce.payments.locks import Work, require_no_transaction, under_lock
 from payonce.payments.models import Stream
@@ -293,6 +293,7 @@ def _store(
         arrows.start_closing(work, stream, "number refused")
         return None
     stream.is_answer_unknown = isinstance(outcome, Unknown)
+    stream.replay_safe_until = replay_safe_until(stream.replay_safe_until, outcome)
     stream.last_answer = (outcome.reason if isinstance(outcome, Unknown) else outcome.code)[:64]
     stream.last_answer_at = work.at
     stream.next_check_at = work.at + schedule.CHECK_AFTER_CREATE

@@ -6,6 +6,7 @@ from payonce.channels.messages import Known, Outcome, RefundView, Refused, Refus
 from payonce.channels.messages import RefundState as Answer
 from payonce.orders import transitions as orders
 from payonce.payments import schedule
+from payonce.payments.call import replay_safe_until
 from payonce.payments.locks import Work
 from payonce.payments.models import Refund
 from payonce.payments.policy import AUTOMATON
@@ -37,6 +38,8 @@ def apply_outcome(
     """
     refund.last_answer = short(outcome)
     refund.last_answer_at = work.at
+    if not asked_only:
+        refund.replay_safe_until = replay_safe_until(refund.replay_safe_until, outcome)
     if not asked_only and not isinstance(outcome, Unknown):
         refund.open_call_count = max(0, refund.open_call_count - 1)
     if isinstance(outcome, Known):

@@ -1,11 +1,14 @@
 """A third look, with the eye of somebody who wants to break it: each test is named by what should hold."""
 
 import json
+from datetime import timedelta
 
 import pytest
 
+from payonce.channels.http.public import TIMEOUT_TOTAL_SECONDS
 from payonce.channels.messages import (
     CloseAnswer,
+    CloseProof,
     CloseState,
     Known,
     NotAuthentic,
@@ -16,13 +19,15 @@ from payonce.channels.messages import (
     Unknown,
 )
 from payonce.orders.models import Event
-from payonce.payments import close, refund, sweep
-from payonce.payments.models import Discrepancy, Refund, Stream
+from payonce.payments import close, message_rows, publish, refund, sweep
+from payonce.payments.capture import Captured, capture_stream
+from payonce.payments.models import Discrepancy, Refund, ShopMessage, Stream
 from payonce.payments.notify import receive
+from payonce.payments.pay import pay_order
 from payonce.payments.refund import RefundRun, request_refund, run_refund
 from payonce.payments.surplus import decide_case
 from payonce.payments.transitions.refunds import RefundMove
-from tests.factories import apply, paid_stream, pending_stream, view_of
+from tests.factories import apply, open_order, paid_stream, pending_stream, view_of
 from tests.found.test_refund_money import once
 from tests.found.test_second_look import surplus  # noqa: F401 - a fixture
 from tests.path.test_settle import late_stream
@@ -236,3 +241,64 @@ def test_a_closer_that_was_paused_past_its_claim_leaves_the_stream_to_the_next(s
     answer = close.close_stream(stream.number, by="operator:ann")
     assert done == ["asked"]
     assert (answer, scripted.count("close")) == (close.Closed.BUSY, 1)
+
+
+# What a channel says about repeats.
+
+
+def test_a_refund_is_not_repeated_past_the_moment_that_its_channel_named(scripted, surplus, clock):  # noqa: F811
+    """M6: the answer itself says until when the same number is the same refund; then it may be a second one."""
+    row = Refund.objects.get()
+    until = row.created_at + timedelta(seconds=60)
+    scripted.answers[surplus.account, "refund"].append(Unknown("time-out", replay_safe_until=until))
+    assert run_refund(row.number) is RefundRun.UNKNOWN
+    clock.advance(120)
+    assert run_refund(row.number) is RefundRun.UNKNOWN
+    assert (scripted.count("query_refund"), scripted.count("refund")) == (1, 1)
+
+
+def test_a_prepay_is_not_repeated_past_the_moment_that_its_channel_named(scripted, clock):
+    """S3: the number may not be registered a second time; it is closed, and another one opens."""
+    order = open_order()
+    until = order.created_at + timedelta(seconds=30)
+    scripted.answers["scripted_a", "prepay"].append(Unknown("time-out", replay_safe_until=until))
+    first = pay_order(order.number, "scripted_a", "qr")
+    clock.advance(60)
+    second = pay_order(order.number, "scripted_a", "qr")
+    assert (first.code, second.code) == ("channel_unavailable", "prepay")
+    assert second.stream != first.stream
+    assert Stream.objects.get(number=first.stream).state == "CLOSED"
+
+
+def test_a_capture_is_not_repeated_past_the_moment_that_its_channel_named(scripted, clock):
+    """S6: past it only a query may tell."""
+    scripted.overrides["scripted_a"] = {"captures": True, "close_proof": CloseProof.RESTRAINT}
+    stream = pending_stream()
+    until = stream.created_at + timedelta(seconds=30)
+    scripted.answers["scripted_a", "capture"].append(Unknown("time-out", replay_safe_until=until))
+    assert capture_stream(stream.number) is Captured.UNKNOWN
+    clock.advance(60)
+    assert capture_stream(stream.number) is Captured.NOT_WANTED
+    assert scripted.count("capture") == 1
+
+
+# Telling the shop.
+
+
+def test_messages_go_on_within_half_a_minute_after_their_publisher_was_killed(scripted, clock):
+    """L3: by the sweep of every five seconds."""
+    open_order()
+    paid_stream()
+    assert message_rows.claim_due(publish.BATCH), "whoever claimed them is gone"
+    clock.advance(2)  # the sweep does not come in step with the one that died
+    told = 0
+    for _ in range(6):
+        told += sweep.sweep_publish()
+        clock.advance(5)
+    assert told == ShopMessage.objects.filter(state="DELIVERED").count() > 0
+
+
+def test_a_batch_of_messages_ends_before_its_claim():
+    """S11: every endpoint hangs; the next worker must not begin while this one still sends."""
+    rounds = -(-publish.BATCH // publish.THREADS)
+    assert rounds * TIMEOUT_TOTAL_SECONDS < message_rows.CLAIM_SECONDS
