@@ -357,7 +357,8 @@ class Capabilities:
     found or open, asked after that moment, a proof. `notification_horizon_seconds` is the last notification retry
     plus a grace. `amount_minor_max` bounds one stream. `refund_interval_seconds` is the least time between refunds of
     one stream. `replay_window_seconds` says how long a repeat under the same number stays the same request (None: for
-    ever).
+    ever). `states_refunded`: a payment's view tells how much of it was given back; where it does not, `refunded_minor`
+    stays 0, and money given back outside payonce is seen only in the statement.
     """
 
     methods: Mapping[str, MethodCapability]
@@ -373,6 +374,7 @@ class Capabilities:
     refund_interval_seconds: int = 0
     refund_count_max: int = 50
     statement: bool = False
+    states_refunded: bool = True
     notification_horizon_seconds: int = 25 * 3_600
     replay_window_seconds: int | None = None
     refund_replay_window_seconds: int | None = None

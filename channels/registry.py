@@ -18,6 +18,7 @@ Accounts = Mapping[str, Mapping[str, Any]]
 _BUILT_IN = {
     "sandbox": "payonce.channels.sandbox.adapter.SandboxChannel",
     "paypal": "payonce.channels.paypal.PayPalChannel",
+    "wechat_pay": "payonce.channels.wechat_pay.WeChatPayChannel",
 }
 
 _lock = threading.RLock()
