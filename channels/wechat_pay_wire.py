@@ -36,8 +36,6 @@ HIDDEN = ("payer", "openid", "user_received_account", "payer_client_ip", "prepay
           "download_url", "attach", "scene_info", "value")  # fmt: skip
 # doc/v3/merchant/4012525182. "|", which some pages add, is left out: its encoding in a path breaks signatures.
 _NUMBER = re.compile(r"[0-9A-Za-z_*-]{6,32}", re.ASCII)
-    r"[0-9A-Za-z_*-]{6,32}", re.ASCII
-)  # doc/v3/merchant/4012525182; "|" is left out: some pages have it, and its encoding breaks signatures
 _CODE = re.compile(r"[A-Z][A-Z_]{1,63}", re.ASCII)
 
 _BY_REQUEST = {

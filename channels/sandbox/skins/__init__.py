@@ -15,6 +15,7 @@ OWN = "own"
 _PATHS = {
     OWN: "payonce.channels.sandbox.dialect.Dialect",
     "paypal": "payonce.channels.sandbox.skins.paypal.PayPalSkin",
+    "wechat_pay": "payonce.channels.sandbox.skins.wechat_pay.WeChatPay",
 }
 NAMES = tuple(_PATHS)
 
