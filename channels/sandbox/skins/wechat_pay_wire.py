@@ -28,7 +28,7 @@ from payonce.channels.wechat_pay_wire import format_time
 
 SKEW_SECONDS_MAX = 300
 EXPIRY_SECONDS_MIN = 60
-ORDER_SECONDS_WITHOUT_EXPIRY = 7 * 86_400
+NEVER = 4_102_444_800.0  # an order without time_expire: the same one again must be the same request
 JSON = {"content-type": "application/json; charset=utf-8"}
 METHODS = {"native": "qr", "jsapi": "jsapi", "h5": "h5", "app": "app"}
 TRADE_TYPES = {"qr": "NATIVE", "jsapi": "JSAPI", "h5": "MWEB", "app": "APP"}
@@ -196,7 +196,7 @@ def _check_merchant(account: SandboxAccount, record: dict[str, Any]) -> None:
 
 def _expiry(record: dict[str, Any], at: float) -> float:
     if "time_expire" not in record:
-        return at + ORDER_SECONDS_WITHOUT_EXPIRY
+        return NEVER
     try:
         until = wire.moment(record, "time_expire").timestamp()
     except MalformedError:

@@ -134,8 +134,9 @@ def test_what_does_not_exist_is_not_found(simulator: WeChatSimulator) -> None:
 # --- numbers ---
 
 
-def test_an_order_again_is_the_same_order_and_a_changed_one_is_refused(simulator: WeChatSimulator) -> None:
-    order = native(simulator, time_expire="2099-01-01T00:00:00+08:00")
+@pytest.mark.parametrize("expiry", [..., "2099-01-01T00:00:00+08:00"], ids=["without an end", "with an end"])
+def test_an_order_again_is_the_same_order_and_a_changed_one_is_refused(simulator: WeChatSimulator, expiry: Any) -> None:
+    order = native(simulator, time_expire=expiry)
     first, again = (ask(simulator, "POST", "/v3/pay/transactions/native", order) for _ in range(2))
     assert first.status == again.status == 200
     for change in ({"amount": {"total": 101}}, {"description": "Other"}, {"time_expire": "2099-01-02T00:00:00+08:00"}):
