@@ -1,4 +1,4 @@
-"""Judge records by a channel's published interface description: JSON lines of [schema file, schema name, record] on standard input.
+"""Judge records by a channel's published interface description: JSON lines of [file, schema name or pointer, record] from standard input.
 
 Prints one line per problem; waived ones (a path's end and the rule that it breaks) are left out.
 """
@@ -20,7 +20,8 @@ def main() -> None:
         with open(file, encoding="utf-8") as source:  # noqa: PTH123 - a script of few dependencies
             document = json.load(source)
         registry = Registry().with_resource("urn:published", DRAFT4.create_resource(document))
-        validator = OAS30Validator({"$ref": f"urn:published#/components/schemas/{name}"}, registry=registry)
+        pointer = name if name.startswith("#/") else f"#/components/schemas/{name}"
+        validator = OAS30Validator({"$ref": f"urn:published{pointer}"}, registry=registry)
         for error in validator.iter_errors(record):
             path = ".".join(str(part) for part in error.absolute_path)
             if (path.rpartition(".")[2], str(error.validator)) not in waived:
