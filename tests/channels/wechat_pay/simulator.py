@@ -1,9 +1,10 @@
 """A merchant of the simulated WeChat Pay, as the contract suite and the other tests of the channel see it."""
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from payonce.channels.base import Conversation
@@ -57,6 +58,7 @@ class WeChatSimulator(Simulator):
         self.box = box
         self.notify_url = box.url if box else "http://127.0.0.1:9/notify/"
         self.channel: WeChatPayChannel = WeChatPayChannel(account, self.options)
+        self._untils: dict[str, datetime] = {}
 
     def now(self) -> datetime:
         return datetime.now(BEIJING)
@@ -81,7 +83,10 @@ class WeChatSimulator(Simulator):
 
     def prepay_request(self, number: str, **changes: object) -> PrepayRequest:
         needed = {"jsapi": {"payer": "oOpenId0000000000000000000001"}, "h5": {"client_ip": "203.0.113.7"}}
-        return super().prepay_request(number, **{**needed.get(str(changes.get("method")), {}), **changes})
+        request = super().prepay_request(number, **{**needed.get(str(changes.get("method")), {}), **changes})
+        # The same number is the same order in the next second too: a changed one is refused, without a signature.
+        until = self._untils.setdefault(number, request.payable_until)
+        return request if "payable_until" in changes else dataclasses.replace(request, payable_until=until)
 
     def pay(self, number: str) -> bool:
         return self.control.pay(number, account=self.account).ok
@@ -144,8 +149,3 @@ class WeChatSimulator(Simulator):
 
     def secrets(self) -> tuple[str, ...]:
         return (self.keys["apiv3_key"], str(self.options["private_key"]), "oOpenId0000000000000000000001")
-
-
-def at_utc() -> datetime:
-    """The time."""
-    return datetime.now(UTC)

@@ -17,6 +17,7 @@ from payonce.channels.messages import (
 )
 from payonce.channels.sandbox.faults import FORGERIES
 from payonce.channels.sandbox.skins import wechat_pay_wire
+from payonce.channels.sandbox.skins.wechat_pay import WeChatPay
 from tests.channels.wechat_pay.offline import PAID, REFUNDED
 from tests.channels.wechat_pay.simulator import MODES, WeChatSimulator
 
@@ -205,3 +206,104 @@ def test_a_message_signed_long_ago_with_the_right_key_is_stale_not_bad(simulator
     judged = simulator.channel.parse_notification(old, simulator.now())
     assert isinstance(judged, NotAuthentic)
     assert (judged.stale, judged.number) == (True, PAID["out_trade_no"])
+
+
+# --- what the simulated WeChat Pay does to its own messages ---
+
+
+def tried(simulator: WeChatSimulator, fault: str, attempts: int = 1, state: str = "DELIVERED", **arguments: Any) -> Any:
+    """Pay under a planned fault; the messages that arrived for it, forgeries included, and the paid number."""
+    number = simulator.registered()
+    if fault:
+        simulator.control.fault("notify", fault, account=simulator.account, number=number, **arguments)
+    assert simulator.pay(number)
+    assert simulator.control.wait_notifications(number, state, account=simulator.account, attempts=attempts)
+    return arrived(simulator, number), number
+
+
+def arrived(simulator: WeChatSimulator, number: str) -> list[NotificationRequest]:
+    assert simulator.box is not None
+    (told,) = simulator.control.notifications(number, account=simulator.account)
+    return [message for message in simulator.box.messages if json.loads(message.body)["id"] == told["key"]]
+
+
+def judged(simulator: WeChatSimulator, messages: list[NotificationRequest]) -> list[Any]:
+    return [simulator.channel.parse_notification(message, simulator.now()) for message in messages]
+
+
+@pytest.mark.parametrize(("kind", "reason"), REASONS.items())
+def test_a_planned_forgery_comes_before_the_true_message(simulator: WeChatSimulator, kind: str, reason: str) -> None:
+    messages, _ = tried(simulator, "forge", kind=kind)
+    forged, genuine = judged(simulator, messages)
+    assert forged == NotAuthentic(reason)
+    assert isinstance(genuine, Notice)
+
+
+def test_planned_repeats_delays_and_changes_are_played(simulator: WeChatSimulator) -> None:
+    assert len(tried(simulator, "repeat", copies=3)[0]) == 3
+    assert len(tried(simulator, "delay", seconds=0.05)[0]) == 1
+    assert tried(simulator, "lose", attempts=0, state="LOST")[0] == []
+    (stale,) = judged(simulator, tried(simulator, "stale")[0])
+    assert stale.stale
+    (altered,) = judged(simulator, tried(simulator, "altered", amount_minor=7, currency="USD")[0])
+    assert (altered.payment.paid_minor, altered.payment.currency) == (7, "USD")
+
+
+def test_a_lost_acknowledgement_and_a_refusal_are_followed_by_a_repeat(simulator: WeChatSimulator) -> None:
+    """204 and 200 end the repeats; everything else is asked again after fifteen seconds."""
+    tried(simulator, "acknowledgement_lost", state="DUE")
+    assert simulator.box is not None
+    kept = simulator.box.answer
+    try:
+        simulator.box.answer = lambda _: (500, b'{"code":"FAIL"}')
+        tried(simulator, "", state="DUE")
+        simulator.box.answer = lambda _: (200, b"")
+        tried(simulator, "")
+    finally:
+        simulator.box.answer = kept
+
+
+def test_a_message_out_of_order_follows_the_next_one(simulator: WeChatSimulator) -> None:
+    first = simulator.registered()
+    simulator.control.fault("notify", "swap", account=simulator.account, number=first)
+    assert simulator.pay(first)
+    assert simulator.control.wait_notifications(first, "HELD", account=simulator.account)
+    second = simulator.paid()[0]
+    for number in (second, first):
+        assert simulator.control.wait_delivered(number, account=simulator.account)
+    assert simulator.box is not None
+    order = [simulator.box.messages.index(arrived(simulator, number)[0]) for number in (second, first)]
+    assert order == sorted(order)
+
+
+def test_the_channel_repeats_for_a_day_and_four_minutes() -> None:
+    assert len(WeChatPay.retry_seconds) == 15
+    assert sum(WeChatPay.retry_seconds) == 86_640
+
+
+@pytest.mark.parametrize(
+    ("fault", "arguments", "told"),
+    [("wrong_amount", {"amount_minor": 900}, (900, "CNY")), ("wrong_currency", {"currency": "USD"}, (1_200, "USD"))],
+)
+def test_money_that_was_not_asked_for_is_told_as_it_came(
+    simulator: WeChatSimulator, fault: str, arguments: dict[str, Any], told: tuple[int, str]
+) -> None:
+    number = simulator.registered()
+    simulator.control.fault("pay", fault, account=simulator.account, number=number, **arguments)
+    assert simulator.pay(number)
+    view = simulator.run(simulator.channel.query(simulator.ref(number))).value
+    assert (view.paid_minor, view.currency) == told
+    notice = simulator.channel.parse_notification(simulator.notification(number), simulator.now())
+    assert isinstance(notice, Notice)
+    assert notice.payment is not None
+    assert (notice.payment.paid_minor, notice.payment.currency) == told
+
+
+def test_money_given_back_in_the_console_is_not_told(simulator: WeChatSimulator) -> None:
+    """Only the trade state changes: how much went back is said nowhere but in the bill."""
+    number, _ = simulator.paid()
+    simulator.control.outside_refund(number, 300, account=simulator.account)
+    outcome = simulator.run(simulator.channel.query(simulator.ref(number)))
+    assert '"trade_state":"REFUND"' in outcome.raw
+    assert (outcome.value.state, outcome.value.refunded_minor) == (PaymentState.PAID, 0)
+    assert [told["event"] for told in simulator.control.notifications(number)] == ["payment.paid"]
