@@ -16,6 +16,7 @@ Accounts = Mapping[str, Mapping[str, Any]]
 
 # Imported on first use, so that a channel's libraries load only where it is configured.
 _BUILT_IN = {
+    "alipay": "payonce.channels.alipay.AlipayChannel",
     "sandbox": "payonce.channels.sandbox.adapter.SandboxChannel",
     "paypal": "payonce.channels.paypal.PayPalChannel",
     "wechat_pay": "payonce.channels.wechat_pay.WeChatPayChannel",
