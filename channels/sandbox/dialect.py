@@ -339,7 +339,7 @@ def _refund_fields(result: Result) -> dict[str, Any]:
 
 def _rendered(content: dict[str, Any]) -> dict[str, Any]:
     """The ledger's content with its times written out."""
-    rendered = dict(content)
+    rendered = {name: value for name, value in content.items() if name != "details"}
     if "paid_at" in rendered:
         rendered["paid_at"] = wire.format_seconds(rendered["paid_at"])
     rendered["captures"] = [_rendered(inner) for inner in content.get("captures", [])]

@@ -40,7 +40,10 @@ def payment_content(account: SandboxAccount, payment: Payment, taken: Capture | 
     """What the bank says about a payment; about one of its captures where `taken` is given."""
     first = taken or (payment.captures[0] if payment.captures else None)
     others = () if taken is not None else payment.captures[1:]
+    ordinal = payment.captures.index(first) if first is not None else 0
     return {
+        # What only the formats of real channels tell; the bank's own leaves it out.
+        "details": {"subject": payment.subject, "created_at": payment.created_at, "ordinal": ordinal},
         "number": payment.number,
         "merchant": account.merchant,
         "state": payment.state,
