@@ -16,6 +16,8 @@ _PATHS = {
     OWN: "payonce.channels.sandbox.dialect.Dialect",
     "paypal": "payonce.channels.sandbox.skins.paypal.PayPalSkin",
     "wechat_pay": "payonce.channels.sandbox.skins.wechat_pay.WeChatPay",
+    "alipay": "payonce.channels.sandbox.skins.alipay.AlipaySkin",
+    "alipay_cert": "payonce.channels.sandbox.skins.alipay.AlipayCertificateSkin",
 }
 NAMES = tuple(_PATHS)
 
