@@ -21,6 +21,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -185,8 +186,8 @@ def _refuse(_: str) -> Any:
     raise ValueError("constant")
 
 
-# A number with a point stays a text: no float may come near an amount.
-_DECODER = json.JSONDecoder(parse_float=str, parse_constant=_refuse)
+# Amounts are texts. A number with a point is read as something that no field takes: no float may come near an amount.
+_DECODER = json.JSONDecoder(parse_float=Decimal, parse_constant=_refuse)
 
 
 def _code_text(value: Any) -> str:
