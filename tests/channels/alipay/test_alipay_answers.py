@@ -28,7 +28,7 @@ from payonce.channels.messages import (
     Unknown,
 )
 from payonce.channels.sandbox.skins.alipay_keys import new_key, private_of
-from tests.channels.alipay.shop import Halves, halves
+from tests.channels.alipay.shop import Gateway, Halves, failed, halves, ok
 
 NUMBER = "po_1"
 TRADE = {"out_trade_no": NUMBER, "trade_no": "2026112622001400000000000001", "total_amount": "19.99"}
@@ -61,37 +61,6 @@ def conversation(channel: AlipayChannel, operation: str) -> Conversation[Any]:
         "statement": lambda: channel.statement(datetime(2026, 11, 26, tzinfo=UTC).date()),
     }
     return made[operation]()
-
-
-class Gateway:
-    """Answers each request with the next record, truly signed unless told otherwise."""
-
-    def __init__(self, bank: dict[str, Any], *records: Any, key: Any = None, space: str = "") -> None:
-        self.bank = bank
-        self.records = list(records)
-        self.key = key or private_of(bank["keys"]["alipay_private_key"])
-        self.space = space
-        self.methods: list[str] = []
-
-    def __call__(self, request: HttpRequest) -> HttpResponse:
-        method = request.url.split("method=")[1].split("&")[0]
-        self.methods.append(method)
-        content = json.dumps(self.records.pop(0), ensure_ascii=False)
-        signature = sign_rsa(self.key, content.encode())
-        number = self.bank["keys"].get("alipay_cert_sn")
-        certificate = f'"alipay_cert_sn":"{number}",' if number else ""
-        name = method.replace(".", "_") + "_response"
-        space = self.space
-        body = f'{space}{{{space}"{name}"{space}:{space}{content}{space},{certificate}{space}"sign":"{signature}"{space}}}{space}'
-        return HttpResponse(200, {}, body.encode())
-
-
-def ok(**fields: Any) -> dict[str, Any]:
-    return {"code": "10000", "msg": "Success", **fields}
-
-
-def failed(sub_code: str, code: str = "40004") -> dict[str, Any]:
-    return {"code": code, "msg": "failed", "sub_code": sub_code, "sub_msg": "原因"}
 
 
 # --- the code table ---
