@@ -88,7 +88,7 @@ def _same_halves(base_url: str, app: RSAPrivateKey, alipay: RSAPrivateKey) -> Ha
     seller_id = f"2088{secrets.randbelow(10**12):012d}"
     keys = {"app_id": app_id, "app_public_key": public_text(app), "alipay_private_key": private_text(alipay)}
     shop = {"adapter": "alipay", "app_id": app_id, "seller_id": seller_id, "private_key": private_text(app),
-            "base_url": f"{base_url}/gateway.do"}  # fmt: skip
+            "methods": ["qr", "web", "h5", "app"], "base_url": f"{base_url}/gateway.do"}  # fmt: skip
     return {"merchant": seller_id, "keys": keys}, shop
 
 

@@ -208,11 +208,11 @@ def test_a_second_capture_is_told_and_refunded_under_its_own_trade_number(alipay
 # --- who asks, and how errors look ---
 
 
-def raw(simulator: AlipaySimulator, method: str, content: dict[str, Any], **changes: str | None) -> dict[str, Any]:
+def raw(simulator: AlipaySimulator, call: str, content: dict[str, Any], /, **changes: str | None) -> dict[str, Any]:
     """A request with fields changed before it is signed, or with a signature of its own; always answered by status 200."""
     channel = simulator.channel
     assert isinstance(channel, AlipayChannel)
-    fields = {**channel._signed(method, content, {}), **{name: value for name, value in changes.items() if value}}
+    fields = {**channel._signed(call, content, {}), **{name: value for name, value in changes.items() if value}}
     fields = {name: value for name, value in fields.items() if changes.get(name, "") is not None}
     if "sign" not in changes:
         key = private_of(simulator.options["private_key"])
