@@ -148,15 +148,23 @@ def payment_of(record: Mapping[str, Any], *, paid_at: str, merchant: str = "") -
 
 
 def refund_of(record: dict[str, Any], ref: RefundRef) -> RefundView:
-    """What a refund query says. No `refund_status` means not received, or failed: nothing moved by then. Raises MalformedError."""
-    status = wire.text_of(record, "refund_status", optional=True)
-    if not status:
+    """What a refund query says. Raises MalformedError.
+
+    Without `refund_status` the refund was not received or has failed; nothing moved by then [D]. An older page took any
+    data for success: an amount without a status is therefore neither.
+    """
+    told = {
+        name: wire.text_of(record, name, optional=True) for name in ("out_request_no", "out_trade_no", "refund_status")
+    }
+    for name, expected in (("out_request_no", ref.refund_number), ("out_trade_no", ref.payment.number)):
+        if told[name] not in {"", expected}:
+            raise MalformedError(name)
+    amount = wire.minor_of(record, "refund_amount", optional=True)
+    if not told["refund_status"] and not amount:
         return RefundView(ref.refund_number, RefundState.NOT_FOUND)
-    if wire.text_of(record, "out_request_no") != ref.refund_number:
-        raise MalformedError("out_request_no")
-    is_about(record, ref.payment.number)
-    state = {"REFUND_SUCCESS": RefundState.DONE, "REFUND_PROCESSING": RefundState.IN_PROGRESS}.get(status)
-    if state is None:
+    state = {"REFUND_SUCCESS": RefundState.DONE, "REFUND_PROCESSING": RefundState.IN_PROGRESS}.get(
+        told["refund_status"]
+    )
+    if state is None or not amount or not told["out_request_no"]:
         raise MalformedError("refund_status")
-    amount = wire.minor_of(record, "refund_amount")
     return RefundView(ref.refund_number, state, amount, wire.CURRENCY, payment_number=ref.payment.number)

@@ -1,5 +1,6 @@
 """The whole path through Alipay's gateway over HTTP, from the click to the refund; the bank's ledger says what truly happened."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,10 +11,11 @@ import pytest
 from payonce.channels import registry
 from payonce.channels.http import send
 from payonce.channels.messages import HttpRequest, HttpResponse, NotificationRequest
+from payonce.channels.sandbox.skins.alipay_wire import BUYER
 from payonce.channels.sandbox.testing import RunningSandbox, serve_in_thread
-from payonce.orders.models import Order
+from payonce.orders.models import Event, Order
 from payonce.payments import cache, close, sweep
-from payonce.payments.models import Discrepancy, Refund, Stream
+from payonce.payments.models import Discrepancy, Notification, Refund, Stream
 from payonce.payments.notify import Received, receive
 from payonce.payments.pay import PayCode, pay_order
 from payonce.payments.refund import RefundCode, request_refund
@@ -330,3 +332,28 @@ def test_another_amount_settles_nothing(plain: Market, amount: int) -> None:
     assert receive("alipay", plain.tell(stream.number)).answer.body == b"success"
     assert state_of(order) == "OPEN"
     assert Discrepancy.objects.get().kind == "mismatch"
+
+
+def test_x4_no_key_and_no_buyer_reaches_the_history_or_the_logs(
+    plain: Market, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    order = open_order(amount_minor=PRICE, currency="CNY")
+    stream = handed_out(order)
+    assert plain.control.pay(stream.number, account="alipay").ok
+    for kind in ("other_secret", ""):
+        receive("alipay", plain.tell(stream.number, forgery=kind))
+    assert request_refund(stream.number, PRICE, reason="duplicate", by="anna").code is RefundCode.REQUESTED
+    plain.control.fault("refund", "bad_signature", account="alipay")
+    plain.heal()
+    assert state_of(order) == "REFUNDED"
+    key = plain.sandbox.accounts["alipay"]["private_key"].splitlines()
+    told = [
+        caplog.text,
+        *Event.objects.values_list("body", flat=True),
+        *map(str, Notification.objects.values_list("parsed")),
+    ]
+    told += [str(list(model.objects.values())) for model in (Stream, Refund, Discrepancy)]
+    assert len(told) > 8
+    for secret in (*key[1:-1], BUYER["buyer_user_id"], BUYER["buyer_logon_id"]):
+        assert not any(secret in text for text in told), secret
