@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from config.processes import ProcessError
+from config.supervisor import stop_on_signals
 
 if TYPE_CHECKING:
     from benchmarks.cases import Case
 
-EXIT_GATE, EXIT_UNAVAILABLE = 1, 4
+EXIT_GATE, EXIT_UNAVAILABLE, EXIT_INTERRUPTED = 1, 4, 130
 
 
 @dataclass
@@ -102,12 +103,15 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--seconds must be above 0 and at most 3600")
     from benchmarks.world import Rows, servers
 
+    stop_on_signals()
     try:
         with servers():
             from benchmarks.cases import make_cases
 
             cases = make_cases(Rows())
             records = report(cases, measure(cases, options.seconds))
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
     except ProcessError as error:
         print(error, file=sys.stderr)
         return EXIT_UNAVAILABLE

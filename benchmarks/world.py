@@ -4,16 +4,12 @@ import asyncio
 import contextlib
 import multiprocessing
 import os
-import shutil
 import signal
-import tempfile
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 from config import embedded
-from config.redis_server import RedisServer
 
 QUERY_SECONDS = 0.02
 ORDER_IDS = 10_000_000  # far from every amount and count, so that an id in a statement is known to be one
@@ -23,26 +19,20 @@ STREAM_IDS = 20_000_000
 @contextlib.contextmanager
 def servers() -> Iterator[None]:
     """Private servers, and a Django that is set up on them. Raises ProcessError when one cannot be had."""
-    folder = Path(tempfile.mkdtemp(prefix="payonce-bench-"))
-    redis = RedisServer(folder / "redis")
-    try:
-        with embedded.private_postgres("dev") as postgres, query_server() as url:
-            redis.start()
-            os.environ |= {
-                "DJANGO_SETTINGS_MODULE": "config.settings",
-                "DATABASE_URL": postgres.url,
-                "REDIS_URL": redis.url(),
-                "LOG_LEVEL": "ERROR",
-                "CONN_MAX_AGE": "600",
-            }
-            _set_up(url)
-            yield
-            from django.db import connections
+    with embedded.private_postgres("dev") as postgres, query_server() as url:
+        postgres.redis.start()
+        os.environ |= {
+            "DJANGO_SETTINGS_MODULE": "config.settings",
+            "DATABASE_URL": postgres.url,
+            "REDIS_URL": postgres.redis.url(),
+            "LOG_LEVEL": "ERROR",
+            "CONN_MAX_AGE": "600",
+        }
+        _set_up(url)
+        yield
+        from django.db import connections
 
-            connections.close_all()
-    finally:
-        redis.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+        connections.close_all()
 
 
 def _set_up(url: str) -> None:

@@ -165,6 +165,11 @@ class PrivatePostgres:
         """Return its process id while it runs."""
         return self.cluster.pid()
 
+    @property
+    def redis(self) -> RedisServer:
+        """Return the Redis beside it: not started by itself, stopped and swept with the PostgreSQL."""
+        return RedisServer(self.cluster.folder.parent / "redis")
+
     def start(self) -> None:
         """Start it again after it was killed or stopped; returns when it answers."""
         self.cluster.start()
@@ -186,6 +191,7 @@ def private_postgres(profile: Profile = "test") -> Iterator[PrivatePostgres]:
         try:
             yield PrivatePostgres(cluster)
         finally:
+            RedisServer(place / "redis").stop()
             cluster.stop()
             shutil.rmtree(place)
 
@@ -209,6 +215,7 @@ def _sweep_private(base: Path) -> None:
     for place in base.glob("private-*"):
         with contextlib.suppress(FileNotFoundError), (place / "owner.lock").open() as owner:
             if _is_last(owner):
+                RedisServer(place / "redis").stop()
                 for left in place.glob("postgres*"):
                     Cluster(left, DURABLE, Listen(tcp=True)).stop()
                 shutil.rmtree(place)

@@ -210,17 +210,20 @@ class TestPrivate:
 import sys
 from config import embedded
 with embedded.private_postgres() as server:
-    print(server.pid, server.cluster.data, flush=True)
+    server.redis.start()
+    print(server.pid, server.cluster.data, server.redis.pid(), server.redis.socket, flush=True)
     sys.stdin.readline()
 """
         owner = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=CHECKOUT)
         assert owner.stdout is not None
-        pid, data = owner.stdout.readline().split()
+        pid, data, redis_pid, redis_socket = owner.stdout.readline().split()
         assert is_ours(int(pid), data)
+        assert is_ours(int(redis_pid), redis_socket)
         owner.kill()
         owner.communicate()
         with embedded.servers("test"):
             assert not is_ours(int(pid), data)
+            assert not is_ours(int(redis_pid), redis_socket)
             assert not Path(data).exists()
 
 
