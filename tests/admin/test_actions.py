@@ -196,7 +196,7 @@ def test_two_operators_at_the_same_moment_make_one_refund(operator: Any) -> None
     together, answers = threading.Barrier(2), []
 
     def send(client: Client, form: dict[str, str]) -> None:
-        together.wait(10)
+        together.wait(60)
         answers.append(client.post(action_of(stream, "refund"), form).status_code)
         connections.close_all()
 
@@ -480,7 +480,7 @@ def test_a_locked_order_is_told_as_busy(operator: Any, settings: Any) -> None:
 
     thread = threading.Thread(target=hold)
     thread.start()
-    assert held.wait(10)
+    assert held.wait(60)
     try:
         response = client.post(action_of(stream, "refund"), form, follow=True)
     finally:

@@ -206,7 +206,7 @@ def test_lock_that_is_not_granted_in_time_is_a_problem(scripted, settings):
 
     thread = threading.Thread(target=hold)
     thread.start()
-    assert held.wait(10)
+    assert held.wait(60)
     answer = buyer_of(order).post(f"/api/orders/{order.number}/pay/", PAY)
     done.set()
     thread.join()

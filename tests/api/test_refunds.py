@@ -93,7 +93,7 @@ def test_call_that_was_paused_past_its_lease_makes_no_second_refund(scripted, sh
 
     thread = threading.Thread(target=ask, name="paused")
     thread.start()
-    assert paused.wait(10)
+    assert paused.wait(60)
     IdempotencyRecord.objects.update(lease_until="2020-01-01T00:00:00Z")
     first = shop.post(path_of(stream), BODY, idempotency_key="r-1")
     Refund.objects.update(state="REJECTED", is_released=False)  # not even when the first one is over

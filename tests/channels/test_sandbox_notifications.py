@@ -128,7 +128,7 @@ def test_repeated_message_arrives_at_once_and_is_one(shop: Shop, box: Inbox) -> 
     barrier = threading.Barrier(5)
 
     def together(_: NotificationRequest) -> tuple[int, bytes]:
-        barrier.wait(10)
+        barrier.wait(60)
         return 200, b"success"
 
     box.answer = together

@@ -54,7 +54,7 @@ def test_failed_commit_is_told_to_the_whole_batch(tmp_path: Path) -> None:
 
     def block(database: sqlite3.Connection) -> None:
         entered.set()
-        assert go.wait(10)
+        assert go.wait(60)
 
     async def main() -> list[object]:
         store = Store(tmp_path)

@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db import connection
 
+from config.processes import wait_until
 from payonce.channels import registry
 from payonce.channels.sandbox.testing import RunningSandbox
 from payonce.payments import cache, sweep
 from tests.clock import Clock, movable_clock
 from tests.crash.shop import VARIABLE
+
+CHILD = "payonce-crash-child"
+LET_GO_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,16 @@ class Ended:
     killed: bool
     answer: str = ""
     points: tuple[str, ...] = ()
+
+
+def _has_let_go() -> bool:
+    """Has the database noticed that the child is gone? Until then its locks stay, and sweeps pass those rows by."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = %s",
+            [CHILD],
+        )
+        return bool(cursor.fetchone()[0] == 0)
 
 
 class Children:
@@ -42,6 +57,7 @@ class Children:
         self._process.stdin.flush()
         found = json.loads(self._process.stdout.readline())
         assert "error" not in found, found["error"]
+        assert wait_until(_has_let_go, LET_GO_SECONDS), "the database still works for a dead child"
         return Ended(found["killed"], found.get("answer", ""), tuple(found.get("points", ())))
 
 
@@ -53,7 +69,7 @@ def children(
     with (tmp_path / "child.log").open("w") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.crash.child"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
-            text=True, env=process_environment,
+            text=True, env={**process_environment, "PGAPPNAME": CHILD},
         )  # fmt: skip
         try:
             assert process.stdout is not None
@@ -62,7 +78,7 @@ def children(
         finally:
             assert process.stdin is not None
             process.stdin.close()
-            process.wait(20)
+            process.wait(60)
             process.stdout.close()
 
 
