@@ -106,7 +106,7 @@ class Account:
         )
 
     def check(self, headers: Mapping[str, str], body: bytes, seconds: float) -> Signed:
-        """Is a message with these lower-case headers truly WeChat Pay's, and of this moment (4013053420)?
+        """Is a message with these lower-case headers truly WeChat Pay's, and of this moment (doc/v3/merchant/4013053420)?
 
         A key that we do not hold is an answer, never a reason to fetch one: nobody unverified makes us call anybody.
         """
@@ -130,8 +130,9 @@ class Account:
         """The content of a notification's `resource` (doc/v3/merchant/4012791836). Raises MalformedError."""
         if not isinstance(resource, dict) or resource.get("algorithm") != "AEAD_AES_256_GCM":
             raise MalformedError("resource")
-        parts = [wire.text(resource, name, default="", characters_max=1_000_000)
-                 for name in ("nonce", "ciphertext", "associated_data")]  # fmt: skip
+        names = ("nonce", "ciphertext", "associated_data")  # the last may be empty or null; it is authenticated anyway
+        given = {name: resource.get(name) or "" for name in names}
+        parts = [wire.text(given, name, characters_max=1_000_000) for name in names]
         try:
             sealed = base64.b64decode(parts[1], validate=True)
             return AESGCM(self.apiv3_key).decrypt(parts[0].encode(), sealed, parts[2].encode())

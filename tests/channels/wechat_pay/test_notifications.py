@@ -174,6 +174,13 @@ def test_a_signed_envelope_that_is_not_whole_is_not_believed(
     assert judged.reason.startswith("malformed:")
 
 
+@pytest.mark.parametrize("associated", ["", None])
+def test_a_resource_without_associated_data_is_read(simulator: WeChatSimulator, associated: str | None) -> None:
+    sealed = wechat_pay_wire.seal(simulator.keys["apiv3_key"], json.dumps(content(simulator)).encode(), "")
+    message = simulator.message({}, resource={**sealed, "associated_data": associated})
+    assert isinstance(simulator.channel.parse_notification(message, simulator.now()), Notice)
+
+
 def test_the_algorithm_is_pinned(simulator: WeChatSimulator) -> None:
     message = simulator.message(content(simulator))
     for name, value in (
