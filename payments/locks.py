@@ -55,6 +55,9 @@ class Work:
     raw: list[Statement] = field(default_factory=list)
     callbacks: list[Callable[[], None]] = field(default_factory=list)
     hooks: list[Callable[[Any], None]] = field(default_factory=list)
+    ran_hooks: list[str] | None = field(
+        default_factory=list
+    )  # the shop's own code that ran so far; None: it is not asked
     paid_event: Any = None
     _refunds: list[Refund] | None = None
     _cases: list[Discrepancy] | None = None
@@ -178,7 +181,7 @@ def under_lock(by: str, decide: Callable[[Work], T], *, extra: tuple[Statement, 
         except DatabaseError as error:
             is_retried = getattr(error.__cause__, "sqlstate", None) in RETRIED_SQLSTATES
             if ran_hooks and not is_retried:
-                log.exception("the shop's order_paid_in_transaction broke the settle; settling without it (%s)", key)
+                log.exception("the shop's %s broke the settle; settling without it (%s)", " and ".join(ran_hooks), key)
                 with_hooks = False
                 continue
             if is_retried and tries > 0:
@@ -218,6 +221,7 @@ def _once(
     using = require_no_transaction()
     with transaction.atomic(using=using, durable=True):
         work = open_work(by, extra, key, using)
+        work.ran_hooks = ran_hooks
         answer = decide(work)
         work.flush()
         if ran_hooks is not None:
@@ -225,7 +229,7 @@ def _once(
                 ran_hooks.append("order_paid_in_transaction")
                 _run_hook(hook, work)
         if connections[using].needs_rollback:  # leaving the block would roll back without a word
-            raise InternalError("the shop's order_paid_in_transaction broke the transaction")
+            raise InternalError("the shop's own code broke the transaction")
     return work, answer
 
 

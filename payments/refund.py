@@ -171,7 +171,7 @@ def _refuse(work: Work, stream: Stream, amount_minor: int, seen: str) -> RefundC
     paid_at = stream.paid_at or stream.succeeded_at or work.at
     if capabilities is None or not capabilities.refunds:
         return RefundCode.NO_REFUNDS
-    if work.at > paid_at + timedelta(seconds=capabilities.refund_window_seconds):
+    if work.at - paid_at > timedelta(seconds=capabilities.refund_window_seconds):
         return RefundCode.NO_REFUNDS
     if amount_minor != stream.captured_minor and not capabilities.refunds_partial:
         return RefundCode.NO_PARTIAL

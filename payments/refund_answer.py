@@ -8,12 +8,16 @@ from payonce.orders import transitions as orders
 from payonce.payments import schedule
 from payonce.payments.call import replay_safe_until
 from payonce.payments.locks import Work
-from payonce.payments.models import Refund
+from payonce.payments.models import Discrepancy, Refund
 from payonce.payments.policy import AUTOMATON
 from payonce.payments.statuses import Decision, DiscrepancyKind, RefundState, StreamRole
 from payonce.payments.transitions import cases
 from payonce.payments.transitions import refunds as arrows
 from payonce.payments.transitions.refunds import RefundMove
+
+SURPLUS_KINDS = (
+    DiscrepancyKind.DUPLICATE, DiscrepancyKind.LATE_PAYMENT, DiscrepancyKind.MISMATCH, DiscrepancyKind.SECOND_CAPTURE,
+)  # fmt: skip
 
 
 def means_not_sent(outcome: Outcome[RefundView], may_repeat: bool, is_retried: bool) -> bool:
@@ -107,12 +111,21 @@ def _done(work: Work, refund: Refund, view: RefundView) -> RefundMove:
     if stream.role == StreamRole.KEEPER:
         orders.give_back(work.order, work.journal, refund.amount_minor, refund.number)
     who = refund.approved_by or refund.requested_by
-    for case in [case for case in work.cases if case.refund_id == refund.pk]:
-        whole = stream.refundable_minor == 0 or case.kind == DiscrepancyKind.REFUND_STUCK
-        decision = Decision.AUTOMATIC if who == AUTOMATON else Decision.REFUND
-        if whole:
-            cases.resolve(work, case, decision, who, f"refunded under {refund.number}")
+    decision = Decision.AUTOMATIC if who == AUTOMATON else Decision.REFUND
+    for case in [case for case in work.cases if _is_settled_by(work, case, refund)]:
+        cases.resolve(work, case, decision, who, f"refunded under {refund.number}")
     return move
+
+
+def _is_settled_by(work: Work, case: Discrepancy, refund: Refund) -> bool:
+    """Is the case over with this refund? One about surplus money is, once all of it is back, whoever asked for that."""
+    stream = work.stream_of(refund)
+    if case.refund_id == refund.pk and case.kind == DiscrepancyKind.REFUND_STUCK:
+        return True
+    is_about_it = stream.role == StreamRole.SURPLUS and case.kind in SURPLUS_KINDS and case.subject == stream.number
+    done = [row for row in work.refunds if row.stream_id == stream.pk and row.state == RefundState.SUCCEEDED]
+    is_whole = sum(row.amount_minor for row in done) == stream.captured_minor
+    return is_whole and (case.refund_id == refund.pk or is_about_it)
 
 
 def _failed(work: Work, refund: Refund, view: RefundView, *, is_asked: bool) -> None:

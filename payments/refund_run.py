@@ -130,7 +130,7 @@ def _is_allowed(work: Work, refund: Refund, stream: Stream) -> bool:
     paid_at = stream.paid_at or stream.succeeded_at or work.at
     if capabilities is None or not capabilities.refunds:
         why = "the channel cannot refund: give the money back there by hand"
-    elif is_first and work.at > paid_at + timedelta(seconds=capabilities.refund_window_seconds):
+    elif is_first and work.at - paid_at > timedelta(seconds=capabilities.refund_window_seconds):
         why = "the channel's refund window is over: give the money back by other means"
     if why:
         park(work, refund, why)

@@ -204,6 +204,9 @@ def judge_late(work: Work, paid_at: datetime) -> LateDecision:
     In time means: paid before the order expired, and before it was closed where it was cancelled earlier.
     """
     order = work.order
+    if work.ran_hooks is None:  # it broke this transaction's first try
+        return LateDecision.ASK
+    work.ran_hooks.append("late_payment")
     ends = [moment for moment in (order.expires_at, order.closed_at) if moment is not None]
     in_time = not ends or paid_at <= min(ends)
     try:

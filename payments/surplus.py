@@ -175,7 +175,8 @@ def _accept_late(work: Work, case: Discrepancy, stream: Stream, by: str) -> Deci
     order = work.order
     if order.keeper is not None:
         return Decided.HAS_KEEPER
-    if (stream.captured_minor, stream.captured_currency) != (order.amount_minor, order.currency):
+    taken = (stream.captured_minor, stream.captured_currency)
+    if taken != (order.amount_minor, order.currency) or taken != (stream.amount_minor, stream.currency):
         return Decided.MISMATCHED
     if not _take_back_unsent(work, case, stream, by):
         return Decided.REFUNDING

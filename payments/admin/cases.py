@@ -56,10 +56,8 @@ def decisions_for(case: Discrepancy) -> list[Decision]:
     if stream.refundable_minor <= 0 and (refund is None or refund.state == RefundState.SUCCEEDED):
         return [Decision.DISMISS]
     found = [Decision.REFUND, Decision.KEEP]
-    is_match = order is not None and (stream.captured_minor, stream.captured_currency) == (
-        order.amount_minor,
-        order.currency,
-    )
+    taken = (stream.captured_minor, stream.captured_currency)
+    is_match = order is not None and all(taken == (row.amount_minor, row.currency) for row in (order, stream))
     if order is not None and order.keeper is None and is_match:
         found.append(Decision.ACCEPT)
     return found

@@ -144,7 +144,7 @@ def refuse_refund(stream: Stream, operator: Operator) -> Any:
     if capabilities is None:
         return _("The channel account is not configured here.")
     paid_at = stream.paid_at or stream.succeeded_at or clock.about_now()
-    is_late = clock.about_now() > paid_at + timedelta(seconds=capabilities.refund_window_seconds)
+    is_late = clock.about_now() - paid_at > timedelta(seconds=capabilities.refund_window_seconds)
     if not capabilities.refunds or is_late:
         return _("The channel cannot refund it, or its refund window is over: give the money back by other means.")
     return ""

@@ -13,7 +13,7 @@ from rest_framework import exceptions
 from rest_framework.response import Response
 
 from payonce.orders.errors import AmendRefused, InvalidOrder, OrderNotFound, PlaceConflict
-from payonce.payments.errors import RefundNotFound, StreamNotFound, UnknownChannel
+from payonce.payments.errors import ConstraintViolated, RefundNotFound, StreamNotFound, UnknownChannel
 
 log = logging.getLogger("payonce.api")
 CONTENT_TYPE = "application/problem+json"
@@ -111,6 +111,9 @@ def problem_of(error: Exception) -> Problem | None:
         return Problem(422, "place_conflict", str(error))
     if isinstance(error, AmendRefused):
         return Problem(409, "amend_refused", str(error), retry_after_seconds=60)
+    if isinstance(error, ConstraintViolated):
+        log.warning("a write was refused by a rule of the database: %s", error)
+        return Problem(409, "conflict", "Someone else was first, or the channel contradicts itself. Ask again.", 5)
     if isinstance(error, DatabaseError | InterfaceError):
         return _of_database(error)
     return None

@@ -7,8 +7,18 @@ import pytest
 import redis
 from django.db import connection, connections
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
-from payonce.channels.messages import PaymentState, PaymentView, Refused, RefusedKind, Unknown
+from payonce.channels.messages import (
+    Known,
+    PaymentState,
+    PaymentView,
+    Prepay,
+    PrepayKind,
+    Refused,
+    RefusedKind,
+    Unknown,
+)
 from payonce.payments.models import IdempotencyRecord, Stream
 from tests.api.conftest import assert_problem, buyer_of, everything
 from tests.factories import apply, created_stream, open_order, paid_stream, pending_stream, view_of
@@ -228,3 +238,12 @@ def test_created_stream_is_resumed_by_the_next_click(scripted):
     stream = created_stream()
     body = buyer_of(stream.order).post(path_of(stream.order), PAY).json()
     assert body["stream"] == stream.number
+
+
+def test_channel_that_names_the_reference_of_another_payment_is_no_mistake_of_ours(scripted):
+    """X6, M7: the first one keeps it."""
+    ends = timezone.now() + timedelta(hours=1)
+    scripted.answers["scripted_a", "prepay"] += [Known(Prepay(PrepayKind.QR, "x", ends, "same"))] * 2
+    first, second = open_order(), open_order()
+    assert buyer_of(first).post(f"/api/orders/{first.number}/pay/", PAY).status_code == 200
+    assert_problem(buyer_of(second).post(f"/api/orders/{second.number}/pay/", PAY), 409, "conflict")

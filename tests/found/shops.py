@@ -1,5 +1,6 @@
 """Shops that these tests name."""
 
+import time
 from typing import ClassVar
 
 from django.db import connection
@@ -17,6 +18,14 @@ class JudgingShop(Shop):
     def late_payment(self, order, paid_at, in_time):
         self.asked.append(in_time)
         return LateDecision.ASK
+
+
+class HangingShop(Shop):
+    """Does not come back before the database has lost its patience with the transaction."""
+
+    def late_payment(self, order, paid_at, in_time):
+        time.sleep(1.0)
+        return LateDecision.ACCEPT
 
 
 class DeferredShop(Shop):

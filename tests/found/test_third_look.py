@@ -1,7 +1,7 @@
 """A third look, with the eye of somebody who wants to break it: each test is named by what should hold."""
 
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -19,6 +19,7 @@ from payonce.channels.messages import (
     Unknown,
 )
 from payonce.orders.models import Event
+from payonce.orders.place import place_order
 from payonce.payments import close, message_rows, publish, refund, sweep
 from payonce.payments.capture import Captured, capture_stream
 from payonce.payments.models import Discrepancy, Refund, ShopMessage, Stream
@@ -138,8 +139,9 @@ def test_surplus_money_that_was_given_back_cannot_be_kept(scripted, part_given_b
     assert decide_case(part_given_back.pk, "accept", "alice") == "refunding"
     stream = part_given_back.stream
     assert run_refund(request_refund(stream.number, 700, reason="duplicate", by="ann").number) is RefundRun.DONE
-    assert decide_case(part_given_back.pk, "keep", "alice", "why not") == "refunding"
-    assert decide_case(part_given_back.pk, "refund", "alice") == "no_money_left"
+    assert decide_case(part_given_back.pk, "keep", "alice", "why not") == "repeat"
+    assert decide_case(part_given_back.pk, "refund", "alice") == "repeat"
+    assert Refund.objects.count() == 2
 
 
 def test_a_large_refund_in_small_parts_waits_for_a_second_person(scripted, settings):
@@ -302,3 +304,43 @@ def test_a_batch_of_messages_ends_before_its_claim():
     """S11: every endpoint hangs; the next worker must not begin while this one still sends."""
     rounds = -(-publish.BATCH // publish.THREADS)
     assert rounds * TIMEOUT_TOTAL_SECONDS < message_rows.CLAIM_SECONDS
+
+
+# What the shop and the channel do wrong.
+
+
+def test_late_money_is_recorded_also_when_the_shop_hangs_while_it_is_asked(scripted, settings):
+    """S7, M1: the database ends the idle transaction; the money goes to a person, as after an exception there."""
+    stream, view = late_stream(scripted, paid_after_seconds=100)
+    settings.PAYONCE = {**settings.PAYONCE, "SHOP": "tests.found.shops.HangingShop", "IDLE_TIMEOUT_MS": 100}
+    assert apply(stream, view) == "surplus"
+    assert Discrepancy.objects.get(kind="late_payment").state == "OPEN"
+    assert not Refund.objects.exists()
+
+
+def test_a_case_about_surplus_money_ends_when_all_of_it_is_back(scripted, settings):
+    """S13: also by a refund that a person asked for on the stream's own page; a part of it ends nothing."""
+    settings.PAYONCE = {**settings.PAYONCE, "LATE_PAYMENT": "ASK"}
+    stream, view = late_stream(scripted, paid_after_seconds=100)
+    apply(stream, view)
+    for amount, state in ((300, "OPEN"), (700, "RESOLVED")):
+        assert run_refund(request_refund(stream.number, amount, reason="duplicate", by="ann").number) is RefundRun.DONE
+        assert Discrepancy.objects.get().state == state
+    assert Discrepancy.objects.get().decided_by == "ann"
+
+
+def test_money_that_is_not_what_its_stream_asked_for_is_never_accepted(scripted):
+    """M9, S1: the order's new amount, paid under the number of the old one."""
+    order = open_order()
+    stream = pending_stream(order)
+    place_order(order.source, order.reference, amount_minor=1200, currency="CNY", subject="A book", amend=True)
+    assert apply(stream, view_of(stream, paid_minor=1200)) == "surplus"
+    assert decide_case(Discrepancy.objects.get().pk, "accept", "ann") == "mismatched"
+
+
+def test_a_payment_of_a_time_that_cannot_be_is_refunded_all_the_same(scripted):
+    """X6: the window of refunds is reckoned from it."""
+    stream = pending_stream()
+    apply(stream, view_of(stream, at=datetime(9999, 12, 31, tzinfo=UTC)))
+    asked = request_refund(stream.number, 1000, reason="duplicate", by="ann")
+    assert (asked.code, run_refund(asked.number)) == ("requested", RefundRun.DONE)
