@@ -20,6 +20,7 @@ _BUILT_IN = {
     "sandbox": "payonce.channels.sandbox.adapter.SandboxChannel",
     "paypal": "payonce.channels.paypal.PayPalChannel",
     "wechat_pay": "payonce.channels.wechat_pay.WeChatPayChannel",
+    "stripe": "payonce.channels.stripe.adapter.StripeChannel",
 }
 
 _lock = threading.RLock()
