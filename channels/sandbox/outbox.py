@@ -11,7 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from payonce.channels.sandbox.account import SandboxAccount
+from payonce.channels.sandbox.notes import find_note
 from payonce.channels.sandbox.records import Capture, Payment, Refund, row_dict
+
+STATED = "stated"
+"""The note, by a payment's number, of what its merchant stated in the wire format of a skin: it goes into each message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +122,8 @@ def _owe(
 ) -> None:
     if not url:
         return
-    text = json.dumps({"sent_at": at, **content}, sort_keys=True)
+    stated = find_note(database, payment.account, STATED, payment.number)
+    text = json.dumps({"sent_at": at, "stated": None if stated is None else stated.value, **content}, sort_keys=True)
     database.execute(
         "INSERT INTO notification (key, account, number, event, url, content, created_at, state)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, 'NEW')",
