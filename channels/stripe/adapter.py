@@ -51,6 +51,7 @@ CLOCKS_APART = timedelta(minutes=5)
 KEYS_PER_REFUND_MAX = 5
 _SESSIONS, _INTENTS = "/v1/checkout/sessions", "/v1/payment_intents"
 _CHARGE_OF = {WEB: "payment_intent.latest_charge", CARD: "latest_charge"}
+_NO_SUCH_AMOUNT = "Stripe takes three-decimal amounts only in tens: round the price"
 _CLOSE_OF_STATE = {
     PaymentState.PAID: CloseState.ALREADY_PAID,
     PaymentState.CLOSED: CloseState.CLOSED_PROVED,
@@ -84,7 +85,7 @@ class StripeChannel(Channel):
         if request.method not in self.capabilities.methods or request.currency not in self.capabilities.currencies:
             return Refused(RefusedKind.CONFIG, "method_or_currency_unsupported")
         if amount is None:
-            return Refused(RefusedKind.DECLINED, "amount_not_representable")
+            return Refused(RefusedKind.CONFIG, "amount_not_representable", _NO_SUCH_AMOUNT)
         is_web = request.method == WEB
         pairs = forms.session_form(request, amount) if is_web else forms.intent_form(request, amount)
         path = _SESSIONS if is_web else _INTENTS
@@ -159,7 +160,7 @@ class StripeChannel(Channel):
         """
         amount = forms.to_wire(request.amount_minor, request.currency)
         if amount is None:
-            return Refused(RefusedKind.DECLINED, "amount_not_representable")
+            return Refused(RefusedKind.CONFIG, "amount_not_representable", _NO_SUCH_AMOUNT)
         intent = yield from self._intent_of(request.payment)
         if not isinstance(intent, str):
             return Refused(RefusedKind.CONFLICT, "not_paid") if intent is None else intent

@@ -18,6 +18,7 @@ _PATHS = {
     "wechat_pay": "payonce.channels.sandbox.skins.wechat_pay.WeChatPay",
     "alipay": "payonce.channels.sandbox.skins.alipay.AlipaySkin",
     "alipay_cert": "payonce.channels.sandbox.skins.alipay.AlipayCertificateSkin",
+    "stripe": "payonce.channels.sandbox.skins.stripe.StripeSkin",
 }
 NAMES = tuple(_PATHS)
 
