@@ -241,7 +241,8 @@ class Notice:
 
     `dedupe_key` is stable over the channel's retries of the same message (≤ 128 characters). `sent_at` is the
     channel's own time of the message. Exactly one of `payment` and `refund` is set; both are None for a verified
-    message that is about neither (it is acknowledged and counted).
+    message that is about neither (it is acknowledged and counted). A payment without a number names only its
+    `channel_reference`: it is no evidence, and the channel is asked about that stream.
     """
 
     dedupe_key: str

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from typing import Any
 
 from django.db import DatabaseError
 
@@ -83,7 +84,9 @@ def _accept(channel: Channel, request: NotificationRequest, notice: Notice) -> N
 def apply_notice(account: str, notice: Notice, row: Callable[[datetime], Notification]) -> Received:
     """Apply a verified notice and store it as processed in one transaction."""
     number = inbox.number_of(notice)
-    kind = "refund" if notice.payment is None and notice.refund is not None else "stream"
+    key: dict[str, Any] = {"refund" if notice.payment is None and notice.refund is not None else "stream": number}
+    if notice.payment is not None and not number and notice.payment.channel_reference:
+        key = {"reference": (account, notice.payment.channel_reference)}
 
     def decide(work: Work) -> Received:
         entry = row(work.at)
@@ -92,7 +95,7 @@ def apply_notice(account: str, notice: Notice, row: Callable[[datetime], Notific
         return Received.APPLIED
 
     try:
-        return under_lock(f"channel:{account}", decide, **{kind: number})  # type: ignore[arg-type]
+        return under_lock(f"channel:{account}", decide, **key)
     except OrderNotFound:
         if notice.refund is not None and notice.refund.payment_number:
             poll.nudge(notice.refund.payment_number, ended=True)  # a refund that is not ours, of money that may be
@@ -100,6 +103,8 @@ def apply_notice(account: str, notice: Notice, row: Callable[[datetime], Notific
 
 
 def _apply(work: Work, account: str, notice: Notice) -> str:
+    if notice.payment is not None and not notice.payment.number:
+        return _ask(work, account, notice.payment.channel_reference)
     if notice.payment is not None:
         stream = work.stream(notice.payment.number)
         return apply_evidence(work, stream, Evidence(account, notice.payment, Confirmation.NOTIFICATION)).value
@@ -111,6 +116,13 @@ def _apply(work: Work, account: str, notice: Notice) -> str:
     refund_answer.apply_view(work, row, notice.refund)
     follow_up(work)
     return notice.refund.state.value
+
+
+def _ask(work: Work, account: str, reference: str) -> str:
+    """News that names only the channel's own reference, such as a dispute, is no evidence: the channel is asked."""
+    stream = next(row for row in work.streams if (row.account, row.channel_reference) == (account, reference))
+    stream.next_check_at = stream.nudged_at = work.at
+    return "asked"
 
 
 def _refuse(channel: Channel, refused: NotAuthentic) -> NotifyResult:

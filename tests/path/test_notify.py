@@ -4,6 +4,7 @@ import pytest
 from django.db import OperationalError
 
 from payonce.channels.messages import (
+    Known,
     NotAuthentic,
     Notice,
     NotificationRequest,
@@ -13,7 +14,7 @@ from payonce.channels.messages import (
     RefundView,
 )
 from payonce.orders.models import Event, Order
-from payonce.payments import inbox, notify
+from payonce.payments import inbox, notify, poll
 from payonce.payments.models import ChannelState, Discrepancy, Notification, Refund, Stream
 from payonce.payments.notify import Received, receive
 from payonce.payments.refund import request_refund
@@ -241,3 +242,27 @@ def test_a_notification_that_is_no_money_moves_only_what_it_proves(scripted, sta
     stream.refresh_from_db()
     assert stream.state == {"OPEN": "PENDING", "CLOSED": "CLOSED"}[state]
     assert apply(stream, view_of(stream)) == "keeper"
+
+
+def test_news_that_names_only_the_channels_reference_makes_the_channel_asked(scripted):
+    """A dispute states no number of ours: the payment is asked for, and its answer is the evidence."""
+    stream = paid_stream()
+    assert stream.next_check_at is None
+    nothing = PaymentView("", PaymentState.UNCLEAR, channel_reference=stream.channel_reference)
+    assert tell(scripted, nothing, key="n2").outcome == Received.APPLIED
+    stream.refresh_from_db()
+    assert (stream.state, stream.next_check_at is not None) == ("SUCCEEDED", True)
+    scripted.answers["scripted_a", "query"].append(Known(view_of(stream, disputed_minor=1000)))
+    poll.poll_due()
+    stream.refresh_from_db()
+    assert (stream.disputed_minor, Discrepancy.objects.get().kind) == (1000, "dispute")
+    assert Notification.objects.get(dedupe_key="n2").result == "asked"
+
+
+def test_news_that_names_an_unknown_reference_is_counted_and_asks_nobody(scripted):
+    stream = paid_stream()
+    for account, reference in (("scripted_a", "somebody's"), ("scripted_b", stream.channel_reference)):
+        view = PaymentView("", PaymentState.UNCLEAR, channel_reference=reference)
+        assert tell(scripted, view, key=f"n-{account}", account=account).outcome == Received.FOREIGN
+    stream.refresh_from_db()
+    assert stream.next_check_at is None
