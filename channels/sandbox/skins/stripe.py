@@ -70,7 +70,9 @@ class Route:
 ROUTES: Mapping[tuple[str, str], Route] = {
     ("POST", "checkout/sessions"): Route("prepay", "session_create", writes.create_session, writes.check_session),
     ("POST", "payment_intents"): Route("prepay", "intent_create", writes.create_intent, writes.check_intent),
-    ("POST", "checkout/sessions/*/expire"): Route("close", "one", writes.expire_session, find=reads.number_of_path),
+    ("POST", "checkout/sessions/*/expire"): Route(
+        "close", "session_expire", writes.expire_session, find=reads.number_of_path
+    ),
     ("POST", "payment_intents/*/cancel"): Route(
         "close", "intent_cancel", writes.cancel_intent, find=reads.number_of_path
     ),

@@ -21,14 +21,15 @@ ALLOWED: dict[str, frozenset[str]] = {
          "payment_method_types[*]", "line_items[*][quantity]", "line_items[*][price_data][currency]",
          "line_items[*][price_data][unit_amount]", "line_items[*][price_data][product_data][name]",
          "line_items[*][price_data][product_data][description]", "adaptive_pricing[enabled]", "metadata[?]",
-         "payment_intent_data[metadata][?]", "payment_intent_data[description]", "expand[*]"}
+         "payment_intent_data[metadata][?]", "payment_intent_data[description]"}
     ),
     "intent_create": frozenset(
         {"amount", "currency", "payment_method_types[*]", "automatic_payment_methods[enabled]", "description",
-         "capture_method", "receipt_email", "metadata[?]", "expand[*]"}
+         "capture_method", "receipt_email", "metadata[?]"}
     ),
-    "intent_cancel": frozenset({"cancellation_reason", "expand[*]"}),
-    "refund_create": frozenset({"payment_intent", "charge", "amount", "reason", "metadata[?]", "expand[*]"}),
+    "intent_cancel": frozenset({"cancellation_reason"}),
+    "session_expire": frozenset(),
+    "refund_create": frozenset({"payment_intent", "charge", "amount", "reason", "metadata[?]"}),
     "endpoint_create": frozenset({"url", "enabled_events[*]", "api_version", "description", "metadata[?]"}),
     "one": frozenset({"expand[*]"}),
     "sessions": frozenset({*_LIST, "payment_intent", "status"}),
