@@ -73,11 +73,14 @@ def session_form(request: PrepayRequest, amount: int) -> Pairs:
 
 
 def intent_form(request: PrepayRequest, amount: int) -> Pairs:
-    """A PaymentIntent that the shop's page confirms with a card, captured at once."""
+    """A PaymentIntent that the shop's page confirms with a card, captured at once.
+
+    `payment_method_types` is refused since version 2026-09-30 (docs.stripe.com/changelog/endive).
+    """
     return [
         ("amount", str(amount)),
         ("currency", request.currency.lower()),
-        ("payment_method_types[0]", "card"),
+        ("allowed_payment_method_types[0]", "card"),
         ("description", request.subject.strip()[:SUBJECT_CHARACTERS_MAX] or request.number),
         *_metadata("metadata", request.number, CARD),
     ]

@@ -18,13 +18,13 @@ _LIST = ("limit", "starting_after", "ending_before", "created", "created[gt]", "
 ALLOWED: dict[str, frozenset[str]] = {
     "session_create": frozenset(
         {"mode", "client_reference_id", "success_url", "cancel_url", "expires_at", "customer_email", "locale", "submit_type",
-         "payment_method_types[*]", "line_items[*][quantity]", "line_items[*][price_data][currency]",
+         "allowed_payment_method_types[*]", "line_items[*][quantity]", "line_items[*][price_data][currency]",
          "line_items[*][price_data][unit_amount]", "line_items[*][price_data][product_data][name]",
          "line_items[*][price_data][product_data][description]", "adaptive_pricing[enabled]", "metadata[?]",
          "payment_intent_data[metadata][?]", "payment_intent_data[description]"}
     ),
     "intent_create": frozenset(
-        {"amount", "currency", "payment_method_types[*]", "automatic_payment_methods[enabled]", "description",
+        {"amount", "currency", "allowed_payment_method_types[*]", "automatic_payment_methods[enabled]", "description",
          "capture_method", "receipt_email", "metadata[?]"}
     ),
     "intent_cancel": frozenset({"cancellation_reason"}),
@@ -74,6 +74,9 @@ class Params:
         known = ALLOWED[allowed]
         for key, value in pairs:
             name = _canonical(key)
+            if _pattern(name) == "payment_method_types[*]":
+                code = "payment_method_types_no_longer_supported"
+                raise ApiError(400, "payment_method_types is no longer supported in this version.", code, key)
             if _pattern(name) not in known:
                 raise ApiError(400, f"Received unknown parameter: {key.partition('[')[0]}", "parameter_unknown", key)
             if name.startswith("expand["):

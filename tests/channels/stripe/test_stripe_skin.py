@@ -53,6 +53,7 @@ def test_version_address_and_encoding_are_checked(merchant: Merchant) -> None:
         ({"amount": "10"}, "amount_too_small", "amount"),
         ({"currency": "USD"}, "", "currency"),
         ({"currency": "xxx"}, "", ""),
+        ({"payment_method_types[]": "card"}, "payment_method_types_no_longer_supported", "payment_method_types[]"),
         ({"expand[]": "customer"}, "parameter_unknown", "expand[]"),
     ],
 )
