@@ -38,7 +38,7 @@ def verify(request: NotificationRequest, secret: str) -> datetime | NotAuthentic
     if not fits or not (stamps[0].isdigit() and len(stamps[0]) <= 12):
         return NotAuthentic("bad_signature")
     try:
-        WebhookSignature.verify_header(request.body, header, secret)
+        WebhookSignature.verify_header(request.body.decode("utf-8"), header, secret)
         return datetime.fromtimestamp(int(stamps[0]), UTC)
     except (SignatureVerificationError, ValueError, OverflowError):
         return NotAuthentic("bad_signature")
