@@ -13,9 +13,12 @@ ARGS ?=
 JSON ?= .payonce/smoke.json
 # Parallel test processes: one for each core, at most four (they share one PostgreSQL).
 JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); echo $$((n < 4 ? n : 4)))
+# How long `make torture` lets the storm rage; BUDGET is another name for it.
+BUDGET ?= 5
+MINUTES ?= $(BUDGET)
 SCHEMA := docs/openapi.yaml
 
-.PHONY: help venv test check format demo smoke judges bench crash interleave wheel schema pins clean
+.PHONY: help venv test check format demo smoke judges bench crash interleave torture wheel schema pins clean
 
 help: ## show what can be made
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -28,7 +31,7 @@ $(STAMP): pyproject.toml requirements/dev.txt requirements/dev-py312.txt require
 	@touch $@
 
 test: $(STAMP) ## run the tests on the checkout's own PostgreSQL and Redis (ARGS="-k settle" for some)
-	@$(RUN) -m pytest -q -n $(JOBS) -m "not packaging and not smoke and not judges" $(ARGS)
+	@$(RUN) -m pytest -q -n $(JOBS) -m "not packaging and not smoke and not judges and not torture" $(ARGS)
 
 check: $(STAMP) ## lint, format, types, layers, missing migrations, API description
 	@$(RUN) -m config.check
@@ -53,6 +56,9 @@ crash: $(STAMP) ## kill a process at every boundary of whole payments; each must
 
 interleave: $(STAMP) ## search the schedules of operations that race on one order (ARGS="--pair pay-pay")
 	@exec $(RUN) -m torture.interleave $(ARGS)
+
+torture: $(STAMP) ## kill, pause, cut and flood real processes under buyers and an attacker (MINUTES=5 SEED=7 REPLAY=FILE)
+	@exec $(RUN) -m torture.run --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(REPLAY),--replay "$(REPLAY)") $(ARGS)
 
 schema: $(STAMP) ## write the API description
 	@$(RUN) manage.py spectacular --file $(SCHEMA) --validate

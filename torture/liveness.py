@@ -40,17 +40,18 @@ class Waits:
                     self.seconds["L2"].append((row["accepted_at"] - known).total_seconds())
 
     def add_history(self, history: Iterable[Operation]) -> None:
-        """L3, L4, L5: from an operation that begins a wait to the next one that ends it."""
-        began: dict[str, float] = {}
+        """L3, L4, L5: from an operation that begins a wait to the next one that ends it; `about` tells several apart."""
+        began: dict[tuple[str, object], float] = {}
         ends = {end: (name, begin) for begin, (name, end) in PAIRS.items()}
         for item in history:
             at = item.ended_at if item.ended_at is not None else item.invoked_at
+            about = item.args.get("about")
             if item.op in PAIRS:
-                began.setdefault(item.op, at)
+                began.setdefault((item.op, about), at)
             elif item.op in ends:
                 name, begin = ends[item.op]
-                if begin in began:
-                    self.seconds[name].append(at - began.pop(begin))
+                if (begin, about) in began:
+                    self.seconds[name].append(at - began.pop((begin, about)))
 
     def figures(self) -> dict[str, dict[str, float]]:
         """Count, p50, p99 and maximum of each id that has any."""

@@ -15,6 +15,10 @@ def _ended(facts: Facts, *ops: str) -> list[Operation]:
 def acknowledged_is_durable(facts: Facts) -> Found:
     """S7: after a success was answered, what it was about is in the database."""
     stored = {(row["account"], row["dedupe_key"]) for row in facts.alone["notifications"]}
+    orders = {order.number for order in facts.orders}
+    for item in _ended(facts, "place"):
+        if item.result.get("order") and item.result["order"] not in orders:
+            yield Violation("S7", f"order {item.result['order']} was placed, and it is gone")
     for item in _ended(facts, "pay"):
         if item.result.get("stream") and item.result["stream"] not in facts.numbers["streams"]:
             yield Violation("S7", f"a buyer was given stream {item.result['stream']}, and it is gone")
