@@ -1,11 +1,18 @@
 """Celery tasks: each makes one call, returns the outcome, and is safe to run twice. Times to try again live in rows, not in the broker."""
 
 from celery import shared_task
+from django.db import connections
 
+from payonce.orders.conf import get_settings
 from payonce.payments import cache, sweep
 
 
 def _run(name: str) -> int:
+    # Celery keeps a connection for many tasks (CELERY_DB_REUSE_MAX) and never looks whether it is still one: a worker whose
+    # connection was lost would fail every task until it is due for a new one.
+    connection = connections[get_settings().DATABASE]
+    if connection.errors_occurred and not connection.in_atomic_block:
+        connection.close()
     cache.end_kick(f"payonce.{name}")
     return sweep.SWEEPS[name][0]()
 
