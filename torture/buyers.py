@@ -34,7 +34,11 @@ class Purchase:
 
 @dataclass
 class World:
-    """What every story shares. `recent` is what an attacker can overhear: numbers and tokens of other buyers."""
+    """What every story shares.
+
+    `recent` is what an attacker can overhear: numbers and tokens of other buyers. `forced` was paid past the bank's own
+    refusal: a bank that proved that nothing can come, and then takes money, must at least say so in the end.
+    """
 
     web: Web
     bank: Bank
@@ -46,6 +50,7 @@ class World:
     told: Counter[str] = field(default_factory=Counter)
     recent: deque[Purchase] = field(default_factory=lambda: deque(maxlen=RECENT))
     paid: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=RECENT))
+    forced: list[tuple[str, str]] = field(default_factory=list)
     followed: dict[str, tuple[str, int]] = field(default_factory=dict)
     findings: list[tuple[str, str]] = field(default_factory=list)
 
@@ -166,6 +171,8 @@ class Buyer:
         self.world.told["paid at the bank"] += is_taken
         if is_taken:
             self.world.paid.append((channel, stream))
+        if tender.get("force"):
+            self.world.forced.append((channel, stream))
         return is_taken
 
     async def look(self, *, wait: int = 0) -> Fields:

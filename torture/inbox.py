@@ -29,6 +29,11 @@ class Inbox:
         """Does it accept connections?"""
         return self._runner is not None
 
+    @property
+    def url(self) -> str:
+        """Where it takes messages."""
+        return f"http://127.0.0.1:{self._port}/payonce/"
+
     async def start(self, port: int = 0) -> int:
         """Listen on a port of the loopback address, a free one where none is given; returns it."""
         app = web.Application()

@@ -10,7 +10,7 @@ from typing import Any
 from torture.site import ACCOUNTS, Modes
 
 Args = dict[str, Any]
-HEAVY_GAP_SECONDS = 4.0
+HEAVY_GAP_SECONDS = 4.2
 LIGHT_GAP_SECONDS = 1.2
 CALM_AT_START_SECONDS = 3.0
 FORMAT = 1
@@ -61,7 +61,7 @@ def read_plan(path: Path) -> Plan:
     """Read a plan that was written before. Raises PlanError."""
     try:
         told = json.loads(path.read_text())
-        if told.get("format") != FORMAT:
+        if not isinstance(told, dict) or told.get("format") != FORMAT:
             raise PlanError(f"{path} is not a plan of this release")
         faults = tuple(Fault(**fault) for fault in told["faults"])
         unknown = {fault.do for fault in faults} - set(KINDS)
@@ -160,11 +160,11 @@ HEAVY: dict[str, tuple[int, Maker]] = {
 }  # fmt: skip
 """Each with its weight. They follow one another; some overlap."""
 QUIET: tuple[tuple[str, float, Maker], ...] = (
-    ("kill", 14.0, lambda rng: {"service": rng.choice(("worker_a", "worker_b")), "down": 0.0}),
-    ("shop_down", 26.0, lambda rng: {"mode": "closed", "seconds": _some(rng, 4.0, 7.0)}),
+    ("kill", 38.0, lambda rng: {"service": rng.choice(("worker_a", "worker_b")), "down": 0.0}),
+    ("shop_down", 40.0, lambda rng: {"mode": "closed", "seconds": _some(rng, 4.0, 7.0)}),
 )
 """Faults after which nothing else may happen for a while, so that L3 and L4 can be measured."""
-QUIET_EVERY_SECONDS = 100.0
+QUIET_EVERY_SECONDS = 280.0
 KINDS = frozenset({*HEAVY, "bank_fault"})
 FIRST = (
     "kill",
@@ -193,18 +193,18 @@ def _heavy(rng: random.Random, seconds: float) -> list[Fault]:
     rng.shuffle(rest)
     turn = [*FIRST, *rest]
     names, weights = list(HEAVY), [weight for weight, _maker in HEAVY.values()]
-    at, next_quiet, faults = CALM_AT_START_SECONDS, QUIET_EVERY_SECONDS * 0.4, []
+    gap = min(HEAVY_GAP_SECONDS, seconds * 0.5 / len(FIRST))
+    at, next_quiet, faults = CALM_AT_START_SECONDS, QUIET_EVERY_SECONDS * 0.6, []
     while at < seconds - 2.0:
         if at >= next_quiet:
             next_quiet += QUIET_EVERY_SECONDS
             for do, quiet, maker in QUIET:
-                at += 6.0
                 faults.append(Fault(round(at, 1), do, maker(rng), quiet))
                 at += quiet
             continue
         do = turn.pop(0) if turn else rng.choices(names, weights)[0]
         faults.append(Fault(round(at, 1), do, HEAVY[do][1](rng)))
-        at += min(rng.expovariate(1 / HEAVY_GAP_SECONDS) + 0.5, 3 * HEAVY_GAP_SECONDS)
+        at += rng.uniform(0.3, 1.7) * gap
     return [fault for fault in faults if fault.at < seconds]
 
 

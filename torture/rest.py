@@ -38,6 +38,8 @@ async def heal(site: TortureSite, world: World, nemesis: Nemesis) -> None:
         await asyncio.sleep(0.5)
     await world.bank.act("clock", offset_seconds=0.0)
     await world.bank.act("notify/release", number="", account="", order="oldest", at_once=False)
+    for account, number in world.forced:
+        await world.bank.act("notify/resend", number=number, account=account)
 
 
 def _heal_machines(site: TortureSite) -> None:
