@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import signal
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -130,8 +131,8 @@ class Nemesis:
         await self._proxy("refuse", seconds=seconds)
         await asyncio.sleep(seconds)
 
-    async def _pg_kill(self, down: float) -> None:
-        await asyncio.to_thread(self.site.kill_postgres)
+    async def _pg_kill(self, how: str, down: float) -> None:
+        await asyncio.to_thread(self.site.kill_postgres, signal.Signals[how])
         await asyncio.sleep(down)
         await asyncio.to_thread(self.site.postgres.start)
 

@@ -132,7 +132,7 @@ HEAVY: dict[str, tuple[int, Maker]] = {
     "restart": (3, lambda rng: {"service": rng.choice(("web_a", "web_b", "worker_a", "worker_b", "beat_a"))}),
     "commit_before": (6, lambda rng: {"count": rng.randint(2, 8), "every": rng.randint(1, 9)}),
     "commit_after": (7, lambda rng: {"count": rng.randint(2, 8), "every": rng.randint(1, 9)}),
-    "pg_kill": (2, lambda rng: {"down": _some(rng, 0.0, 2.0)}),
+    "pg_kill": (2, lambda rng: {"how": rng.choice(("SIGKILL", "SIGQUIT")), "down": _some(rng, 0.0, 2.0)}),
     "pg_terminate": (4, lambda rng: {"share": _some(rng, 0.2, 1.0)}),
     "pg_cut": (3, lambda rng: {"share": _some(rng, 0.2, 1.0)}),
     "pg_refuse": (2, lambda rng: {"seconds": _some(rng, 0.5, 3.0)}),

@@ -15,6 +15,7 @@ from torture.site import TortureSite
 REST_SECONDS_MAX = 420.0
 SOON_SECONDS = 240
 LOOK_SECONDS = 1.0
+READ_ON_AT_ONCE = 15
 UNFINISHED = """
 SELECT 'stream ' || s.number || ' ' || s.state || ' next ' || COALESCE(next_check_at::text, '-') FROM payonce_stream s
     WHERE next_check_at <= payonce_now() + %(soon)s * interval '1 second'
@@ -86,12 +87,17 @@ def unfinished(url: str, soon: int = SOON_SECONDS) -> list[str]:
 
 async def read_on(world: World) -> None:
     """Everybody who followed an order live reads on to its end, and asks once more how it stands."""
-    for number, (token, last) in list(world.followed.items()):
-        await read_live(world, number, token, last, 2.0)
-        answer = await world.web.call("GET", f"/api/orders/{number}/", token)
+
+    async def one(number: str, token: str, last: int) -> None:
+        async with room:
+            await read_live(world, number, token, last, 2.0)
+            answer = await world.web.call("GET", f"/api/orders/{number}/", token)
         if answer.status == 200:
             result = {"version": answer.body["version"], "state": answer.body["state"]}
             world.history.note("pull", "follower", result=result, order=number)
+
+    room = asyncio.Semaphore(READ_ON_AT_ONCE)
+    await asyncio.gather(*(one(number, token, last) for number, (token, last) in world.followed.items()))
 
 
 def note_acknowledged(world: World, rows: list[dict[str, Any]]) -> int:

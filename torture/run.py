@@ -37,7 +37,7 @@ from torture.inbox import Inbox
 from torture.keep import keep
 from torture.nemesis import Nemesis
 from torture.plan import Plan, PlanError, expand, read_plan
-from torture.report import UNAVAILABLE, USAGE, Result, write_json, write_text
+from torture.report import GENTLE, UNAVAILABLE, USAGE, Result, write_json, write_text
 from torture.rules import Mode
 from torture.site import Modes, TortureSite, open_site
 from torture.sources import SourceError, read_ledger, read_lines
@@ -76,8 +76,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"torture: {error}", file=sys.stderr)
         return UNAVAILABLE
     except KeyboardInterrupt:
-        print("torture: stopped before the end", file=sys.stderr)
-        return USAGE
+        print("torture: stopped before the end, which proves nothing", file=sys.stderr)
+        return GENTLE
     (folder / "result.json").write_text(write_json(result) + "\n")
     print(write_json(result) if options.json else "\n".join(write_text(result)), flush=True)
     if not result.kept_in:
@@ -121,7 +121,9 @@ async def _storm_and_judge(plan: Plan, site: TortureSite, inbox: Inbox, say: Say
             result.commits = await asyncio.to_thread(site.proxy.send, "stats")
     result.violations += [Violation("L5", f"not at rest: {line}") for line in left[:5]]
     _collect(result, site, world, attacker, nemesis)
+    began = time.monotonic()
     await asyncio.to_thread(_judge, result, site, scale)
+    say(f"judged in {time.monotonic() - began:.0f} s")
     if result.violations:
         await asyncio.to_thread(keep, site)
         result.kept_in = str(site.folder)

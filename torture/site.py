@@ -86,7 +86,7 @@ class TortureSite(Supervisor):
         self._extra = dict(environment or {})
         self.state, self.logs = folder, folder / "logs"
         self.run = folder / "run"
-        self.wrong_clock = _compile_clock(folder / "clock.so")
+        self.wrong_clock = compile_clock(folder / "clock.so")
         self.paused: set[str] = set()
 
     @property
@@ -240,11 +240,11 @@ class TortureSite(Supervisor):
         if pid is not None:
             os.killpg(pid, signal.SIGCONT)
 
-    def kill_postgres(self) -> None:
-        """All of PostgreSQL dies at once, and its memory with it."""
+    def kill_postgres(self, number: signal.Signals) -> None:
+        """PostgreSQL dies without a checkpoint: by SIGQUIT all at once, by SIGKILL its first process alone, and the rest after it."""
         pid = self.postgres.pid
         if pid is not None:
-            os.kill(pid, signal.SIGQUIT)  # the immediate shutdown: no checkpoint, recovery at the next start
+            os.kill(pid, number)
             deadline = time.monotonic() + 30
             while self.postgres.pid is not None and time.monotonic() < deadline:
                 time.sleep(0.02)
@@ -254,7 +254,7 @@ class TortureSite(Supervisor):
         return redis_client.Redis(unix_socket_path=str(self.redis.socket), socket_timeout=3, retry=None)
 
 
-def _compile_clock(target: Path) -> Path | None:
+def compile_clock(target: Path) -> Path | None:
     """The library that gives a process a wrong clock; None where there is no C compiler."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
