@@ -17,6 +17,7 @@ from torture.site import TortureSite
 
 MEASURE_SECONDS_MAX = 90.0
 LOOK_SECONDS = 0.5
+TRIES, AGAIN_SECONDS = 3, 2.0
 TARGETS = {
     "pg": "postgres",
     "disk": "postgres",
@@ -60,18 +61,30 @@ class Nemesis:
         name = str(fault.args.get("service") or TARGETS.get(fault.do.split("_")[0], fault.do))
         try:
             async with self._locks.setdefault(name if is_heavy else f"light {number}", asyncio.Lock()):
-                work = getattr(self, f"_{fault.do}")
                 arguments = {**fault.args, "number": number} if fault.do in ("kill", "shop_down") else fault.args
-                if await work(**arguments) is not False:
+                if await self._try(fault.do, arguments, TRIES if is_heavy else 1):
                     self.done[fault.do] += 1
                 else:
-                    self.failed.append(f"{fault.do}: not possible here")
+                    self.failed.append(f"{fault.do}: there was nobody to do it to")
         except (ProcessError, OSError, RuntimeError) as error:
             self.failed.append(
                 f"{fault.do}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
             )
         finally:
             self._active -= is_heavy
+
+    async def _try(self, do: str, arguments: dict[str, Any], tries: int) -> bool:
+        """Do it, again where its target was away. Raises what the last try raised."""
+        for left in range(tries - 1, -1, -1):
+            try:
+                if await getattr(self, f"_{do}")(**arguments) is not False:
+                    return True
+            except (ProcessError, OSError):
+                if not left:
+                    raise
+            if left:
+                await asyncio.sleep(AGAIN_SECONDS)
+        return False
 
     def _note(self, op: str, **args: Any) -> None:
         self.world.history.note(op, "nemesis", **args)
@@ -83,7 +96,7 @@ class Nemesis:
         self._note("kill", service=service, about=number)
         await asyncio.to_thread(self._kill_service, service, down)
         if service.startswith("worker"):
-            self._measure("resumed", number, lambda: held & held_leases(self.site.direct_url))
+            self._measure("resumed", number, lambda: held & held_leases(self.site.direct_url, only_living=False))
 
     def _kill_service(self, service: str, down: float) -> None:
         self.site.kill(service, restart=not down)

@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
     folder.mkdir(parents=True)
     plan.write(folder / "plan.json")
     try:
-        result = asyncio.run(run(plan, folder, say, size=options.buyers, scale=options.liveness))
+        result = asyncio.run(run(plan, folder, say, size=options.buyers, scale=options.liveness, is_kept=options.keep))
     except (ProcessError, SourceError, psycopg.OperationalError) as error:
         print(f"torture: {error}", file=sys.stderr)
         return UNAVAILABLE
@@ -85,18 +85,20 @@ def main(arguments: list[str] | None = None) -> int:
     return result.status
 
 
-async def run(
-    plan: Plan, folder: Path, say: Say, *, size: int, scale: float, environment: dict[str, str] | None = None
-) -> Result:
+async def run(plan: Plan, folder: Path, say: Say, *, size: int, scale: float, is_kept: bool = False) -> Result:
     """Start the site in `folder`, let the storm go over it, heal it, and judge. Raises ProcessError, SourceError."""
     inbox = Inbox(folder / "inbox.jsonl")
     port = await inbox.start()
-    manager = open_site(folder, plan.modes, port, say, environment)
+    manager = open_site(folder, plan.modes, port, say)
     site = await asyncio.to_thread(manager.__enter__)
     try:
         inbox.secret = site.webhook_secret
         say(f"READY {' '.join(f'{name}={url}' for name, url in site.urls.items())}")
-        return await _storm_and_judge(plan, site, inbox, say, size, scale)
+        result = await _storm_and_judge(plan, site, inbox, say, size, scale)
+        if result.violations or is_kept:
+            await asyncio.to_thread(keep, site)
+            result.kept_in = str(site.folder)
+        return result
     finally:
         await asyncio.to_thread(manager.__exit__, None, None, None)
         await inbox.stop()
@@ -124,9 +126,6 @@ async def _storm_and_judge(plan: Plan, site: TortureSite, inbox: Inbox, say: Say
     began = time.monotonic()
     await asyncio.to_thread(_judge, result, site, scale)
     say(f"judged in {time.monotonic() - began:.0f} s")
-    if result.violations:
-        await asyncio.to_thread(keep, site)
-        result.kept_in = str(site.folder)
     return result
 
 
@@ -222,6 +221,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--buyers", type=int, default=24, help="how many stand at the cashier at once (default: 24)")
     parser.add_argument("--liveness", type=float, default=2.0, metavar="SCALE",
                         help="judge L3-L5 with their bounds stretched by this factor (0: only measure; default: 2)")  # fmt: skip
+    parser.add_argument("--keep", action="store_true", help="keep everything of a run that found nothing, too")
     parser.add_argument("--json", action="store_true", help="the summary as one JSON object; progress goes to stderr")
     options = parser.parse_args(arguments)
     if not 0 < options.minutes <= 24 * 60 or options.buyers < 1:

@@ -16,12 +16,13 @@ from torture.site import TortureSite
 QUEUE = "payonce"
 CROWD_MAX = 230
 LEASES = """
-SELECT 'stream ' || number || ' ' || call_lease_until FROM payonce_stream
-    WHERE call_lease_until IS NOT NULL AND state IN ('CREATED', 'PENDING', 'CAPTURING', 'CLOSING')
-UNION ALL SELECT 'refund ' || number || ' ' || call_lease_until FROM payonce_refund
-    WHERE call_lease_until IS NOT NULL AND state IN ('REQUESTED', 'SUBMITTED', 'UNKNOWN')
-UNION ALL SELECT 'message ' || id || ' ' || lease_until FROM payonce_shop_message
-    WHERE lease_until IS NOT NULL AND state = 'PENDING'
+SELECT what FROM (
+    SELECT 'stream ' || number || ' ' || call_lease_until AS what, call_lease_until AS until FROM payonce_stream
+        WHERE state IN ('CREATED', 'CAPTURING', 'CLOSING')
+    UNION ALL SELECT 'refund ' || number || ' ' || call_lease_until, call_lease_until FROM payonce_refund
+        WHERE state IN ('REQUESTED', 'SUBMITTED', 'UNKNOWN')
+    UNION ALL SELECT 'message ' || id || ' ' || lease_until, lease_until FROM payonce_shop_message WHERE state = 'PENDING'
+) AS held WHERE until > payonce_now() OR (until IS NOT NULL AND NOT %s)
 """
 PENDING = """
 SELECT count(*) FROM payonce_shop_message AS m WHERE state = 'PENDING' AND created_at < to_timestamp(%s)
@@ -46,10 +47,10 @@ def connect(url: str) -> Iterator[psycopg.Connection[Any]]:
         raise OSError(str(error)) from error
 
 
-def held_leases(url: str) -> set[str]:
-    """What is being worked on at the moment, each with the end of its lease."""
+def held_leases(url: str, *, only_living: bool = True) -> set[str]:
+    """What is being worked on at the moment, each with the end of its lease; or also what somebody began and left."""
     with connect(url) as connection:
-        return {str(row[0]) for row in connection.execute(LEASES)}
+        return {str(row[0]) for row in connection.execute(LEASES, [only_living])}
 
 
 def pending_messages(url: str, before: float) -> int:

@@ -72,9 +72,7 @@ class TortureSite(Supervisor):
     disk: Disk | None
     proxy: ProxyControl
 
-    def __init__(
-        self, folder: Path, modes: Modes, inbox_port: int, say: Any = print, environment: dict[str, str] | None = None
-    ) -> None:
+    def __init__(self, folder: Path, modes: Modes, inbox_port: int, say: Any = print) -> None:
         super().__init__(profile="test", say=say)
         self.folder = folder
         self.modes = modes
@@ -83,7 +81,6 @@ class TortureSite(Supervisor):
         self.accounts: dict[str, dict[str, Any]] = {}
         self.direct_url = ""
         self.clients: dict[str, str] = {}
-        self._extra = dict(environment or {})
         self.state, self.logs = folder, folder / "logs"
         self.run = folder / "run"
         self.wrong_clock = compile_clock(folder / "clock.so")
@@ -175,7 +172,6 @@ class TortureSite(Supervisor):
             "PAYONCE_SANDBOX_SECRETS": json.dumps({name: "unused " * 8 + name for name in ("sandbox_a", "sandbox_b")}),
             "SECRET_KEY": "a torture run signs nothing that anybody else trusts",
             "LOG_LEVEL": "WARNING",
-            **self._extra,
         }
 
     def _web(self, name: str, port: int) -> services.Service:
@@ -276,11 +272,9 @@ def _bank(port: int, folder: Path) -> services.Service:
 
 
 @contextmanager
-def open_site(
-    folder: Path, modes: Modes, inbox_port: int, say: Any = print, environment: dict[str, str] | None = None
-) -> Iterator[TortureSite]:
-    """A running site in an empty folder; `environment` is added to that of every process. Raises ProcessError."""
+def open_site(folder: Path, modes: Modes, inbox_port: int, say: Any = print) -> Iterator[TortureSite]:
+    """A running site in an empty folder. Raises ProcessError when a server cannot be had."""
     if find_server() is None:
         raise ProcessError("There is no redis-server and no valkey-server.")
-    with TortureSite(folder, modes, inbox_port, say, environment) as site:
+    with TortureSite(folder, modes, inbox_port, say) as site:
         yield site

@@ -169,7 +169,7 @@ def test_a_full_disk_has_no_room_until_it_is_freed(disk: Disk) -> None:
     file = disk.folder / "table"
     file.write_bytes(b"x" * 100_000)
     disk.fill()
-    with pytest.raises(OSError) as refused, file.open("ab", buffering=0) as opened:
+    with pytest.raises(OSError, match="No space left") as refused, file.open("ab", buffering=0) as opened:
         for _ in range(100):
             opened.write(b"x" * 100_000)
     assert refused.value.errno == errno.ENOSPC

@@ -14,7 +14,7 @@ from torture.report import GENTLE, OK, USAGE, VIOLATED, WHOLE, Result, write_jso
 
 def hard_run(minutes: float = 5.0) -> Result:
     """A run that saw enough of everything."""
-    hardness = Hardness({name: 1_000 for name in LEAST})
+    hardness = Hardness(dict.fromkeys(LEAST, 1_000))
     faults = Counter(dict.fromkeys(("kill", "outage", "bank_fault", "redis_flush", *WHOLE), 200))
     return Result(
         expand(1, minutes * 60), hardness=hardness, faults=faults, commits={"cut_before": 50, "cut_after": 50}, storm_seconds=100.0,
