@@ -50,6 +50,7 @@ class World:
     told: Counter[str] = field(default_factory=Counter)
     recent: deque[Purchase] = field(default_factory=lambda: deque(maxlen=RECENT))
     paid: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=RECENT))
+    broken_stories: list[str] = field(default_factory=list)
     forced: list[tuple[str, str]] = field(default_factory=list)
     followed: dict[str, tuple[str, int]] = field(default_factory=dict)
     findings: list[tuple[str, str]] = field(default_factory=list)
@@ -64,6 +65,7 @@ class Buyer:
         self.rng = random.Random(f"{world.seed}-{index}")
         self.process = f"buyer-{index}"
         self.order: Purchase | None = None
+        self.make_room: Callable[[], None] = lambda: None
 
     # The shop's side.
 
@@ -158,6 +160,7 @@ class Buyer:
     async def get_way(self, channel: str, *, key: str = "") -> str:
         """Click until something is handed out; returns the stream's number, or nothing when the buyer gives up."""
         answer = await self._until_known(lambda: self.click(channel, key=key), again=(409, 503, 0, 500))
+        self.make_room()  # from here on the buyer looks at a phone, not at the shop
         return str(answer.body["stream"]) if answer is not None and answer.code == "prepay" else ""
 
     async def open_page(self, stream: str, channel: str) -> None:
@@ -245,24 +248,23 @@ Story = Callable[[Buyer], Awaitable[None]]
 
 
 class Crowd:
-    """Keeps so many buyers in front of the shop. Who waits for something (an expiry, a refund) makes room for others."""
+    """Keeps so many buyers in front of the shop. Who has a code to pay, or waits for something, makes room for others."""
 
     def __init__(self, world: World, choose: Callable[[random.Random], tuple[str, Story]], size: int) -> None:
         self.world = world
         self._choose = choose
-        self._size = size
+        self._room = asyncio.Semaphore(size)
         self._next = 0
         self._running: set[asyncio.Task[None]] = set()
         self.is_open = True
 
     async def run(self) -> None:
-        """Serve until `is_open` is False, then let the last ones finish."""
-        room = asyncio.Semaphore(self._size)
+        """Serve until `is_open` is False."""
         while self.is_open:
-            await room.acquire()
+            await self._room.acquire()
             if len(self._running) > STRAGGLERS_MAX:
                 await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
-            task = asyncio.create_task(self._serve(self._next, room))
+            task = asyncio.create_task(self._serve(self._next))
             self._next += 1
             self._running.add(task)
             task.add_done_callback(self._running.discard)
@@ -275,18 +277,27 @@ class Crowd:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 
-    async def _serve(self, index: int, room: asyncio.Semaphore) -> None:
-        buyer = Buyer(self.world, index)
+    async def _serve(self, index: int) -> None:
+        buyer, leaving = Buyer(self.world, index), asyncio.Event()
+
+        def make_room() -> None:
+            if not leaving.is_set():
+                leaving.set()
+                self._room.release()
+
+        buyer.make_room = make_room
         name, story = self._choose(buyer.rng)
         try:
             placed = await buyer.place(EXPIRIES.get(name, 0.0))
+            if placed is None:
+                await pause(0.3)
+                return
+            self.world.told[name] += 1
+            await story(buyer)
+        except Exception as error:  # noqa: BLE001 - a story that breaks is a defect of the storm, and is told at the end
+            self.world.broken_stories.append(f"story {name}: {type(error).__name__}: {error}"[:200])
         finally:
-            room.release()
-        if placed is None:
-            await pause(0.3)
-            return
-        self.world.told[name] += 1
-        await story(buyer)
+            make_room()
 
 
 EXPIRIES = {"late": 6.0, "expired": 8.0, "late_lost": 6.0, "closing_race": 9.0}

@@ -172,7 +172,7 @@ def _bank_notifications(folder: Path) -> list[dict[str, Any]]:
 
 
 def _collect(result: Result, site: TortureSite, world: World, attacker: Attacker, nemesis: Nemesis) -> None:
-    result.faults, result.failed = nemesis.done, nemesis.failed
+    result.faults, result.failed = nemesis.done, nemesis.failed + world.broken_stories
     result.security, result.answers, result.stories = attacker.counts, world.web.statuses, world.told
     if site.disk is None:
         result.skipped["disk_full"] = "only root may mount a small disk"
@@ -218,7 +218,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--replay", default="", metavar="FILE|SEED", help="play the plan of an earlier run again")
     parser.add_argument("--mode", action="append", default=[], choices=["plain", "no-cache", "two-beats", "lossy-broker"],
                         help="instead of the seed's modes")  # fmt: skip
-    parser.add_argument("--buyers", type=int, default=24, help="how many stand at the cashier at once (default: 24)")
+    parser.add_argument("--buyers", type=int, default=16, help="how many stand at the cashier at once (default: 16)")
     parser.add_argument("--liveness", type=float, default=2.0, metavar="SCALE",
                         help="judge L3-L5 with their bounds stretched by this factor (0: only measure; default: 2)")  # fmt: skip
     parser.add_argument("--keep", action="store_true", help="keep everything of a run that found nothing, too")
