@@ -10,7 +10,8 @@ LADDER_SECONDS = (3, 10, 20, 30, 45, 60, 80, 100, 120, 300, 600, 1_800, 3_600)
 """Ages of a stream at which it is asked about; close together in the first two minutes, while a buyer may still wait."""
 LADDER_STEP_SECONDS = 7_200
 RISK_INTERVAL_SECONDS_MIN = 5
-REFUND_TRY_SECONDS = (2, 5, 15, 30, 60, 120, 300, 600, 1_800, 3_600)
+REFUND_TRY_SECONDS = (2, 5, 15, 30, 45, 60, 60, 60, 60, 60, 60, 120, 300, 600, 1_800, 3_600)
+"""Gaps between the tries of a refund: for some minutes never more than one, so that the end of a disturbance is soon noticed."""
 REFUND_GIVE_UP_SECONDS = 3 * 86_400
 REFUND_WAIT_SECONDS = 7 * 86_400
 MESSAGE_TRY_SECONDS = (15, 60, 300, 1_800, 7_200, 21_600, 43_200, 86_400)

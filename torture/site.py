@@ -10,6 +10,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -25,7 +26,7 @@ import redis as redis_client
 
 from config import run_folder, services
 from config.embedded import PrivatePostgres, private_postgres
-from config.postgres import DATABASE, free_port
+from config.postgres import DATABASE
 from config.processes import ProcessError
 from config.redis_server import RedisServer, find_server
 from config.supervisor import Child, Supervisor
@@ -43,6 +44,7 @@ ACCOUNTS: dict[str, dict[str, Any]] = {
     # Like PayPal: the buyer approves, the capture is ours.
     "gold": {**_PLAIN, "captures": True, "close_proof": "restraint"},
 }
+STEADY_PORTS = (12_000, 32_000)
 PREFIX = "tt"
 ENDPOINT = "web"
 SOURCES = ("shop", "other")
@@ -133,8 +135,8 @@ class TortureSite(Supervisor):
         self.wait_ready(*others)
 
     def _describe_all(self, place: Path) -> None:
-        proxy_port, bank_port = free_port(), free_port()
-        ports = {"web_a": free_port(), "web_b": free_port()}
+        proxy_port, bank_port = steady_port(), steady_port()
+        ports = {"web_a": steady_port(), "web_b": steady_port()}
         self.urls = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
         self.urls["sandbox"] = f"http://127.0.0.1:{bank_port}"
         port = self.postgres.cluster.listen.port
@@ -142,7 +144,7 @@ class TortureSite(Supervisor):
         self.redis_url = self.redis.url()
         for name, options in ACCOUNTS.items():
             self.accounts[name] = {
-                "adapter": "sandbox", "base_url": f"http://127.0.0.1:{free_port()}", "secret": secrets.token_urlsafe(32),
+                "adapter": "sandbox", "base_url": f"http://127.0.0.1:{steady_port()}", "secret": secrets.token_urlsafe(32),
                 **options,
             }  # fmt: skip
         self.environment = self._settings()
@@ -248,6 +250,18 @@ class TortureSite(Supervisor):
     def redis_admin(self) -> Any:
         """A client of Redis with short patience."""
         return redis_client.Redis(unix_socket_path=str(self.redis.socket), socket_timeout=3, retry=None)
+
+
+def steady_port() -> int:
+    """A free port below those that the system gives to outgoing connections, so that a service that was killed finds it again."""
+    while True:
+        port = secrets.randbelow(STEADY_PORTS[1] - STEADY_PORTS[0]) + STEADY_PORTS[0]
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 def compile_clock(target: Path) -> Path | None:

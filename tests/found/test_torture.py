@@ -4,7 +4,7 @@ import psycopg
 import pytest
 from django.db import OperationalError, connection
 
-from payonce.payments import message_rows, publish, tasks
+from payonce.payments import message_rows, publish, schedule, tasks
 from tests.clock import Clock
 from tests.factories import paid_stream
 
@@ -45,3 +45,14 @@ def test_a_batch_to_a_silent_endpoint_ends_within_its_claim() -> None:
 
     rounds = -(-publish.BATCH // publish.THREADS)
     assert rounds * TIMEOUT_TOTAL_SECONDS <= message_rows.CLAIM_SECONDS
+
+
+def test_a_refund_without_an_answer_is_asked_about_soon_after_a_disturbance_of_minutes() -> None:
+    """L2, L5: no gap of the first eight minutes is longer than one minute; before, the seventh try waited for five."""
+    at, gaps = 0, []
+    for seconds in schedule.REFUND_TRY_SECONDS:
+        if at >= 8 * 60:
+            break
+        gaps.append(seconds)
+        at += seconds
+    assert max(gaps) <= 60
