@@ -25,9 +25,10 @@ from payonce.channels.messages import (
     RefusedKind,
 )
 
-# PayPal's page on currency codes. HUF and TWD are left out: PayPal takes them without the decimals that ISO 4217 gives them.
+# PayPal's page on currency codes; CNY is for accounts in China only. HUF and TWD are left out: PayPal takes them without
+# the decimals that ISO 4217 gives them.
 DECIMALS = dict.fromkeys(
-    ("AUD", "CAD", "CHF", "CZK", "DKK", "EUR", "GBP", "HKD", "ILS", "MXN", "NOK", "NZD", "PHP", "PLN", "SEK", "SGD", "THB", "USD"), 2
+    ("AUD", "CAD", "CHF", "CNY", "CZK", "DKK", "EUR", "GBP", "HKD", "ILS", "MXN", "NOK", "NZD", "PHP", "PLN", "SEK", "SGD", "THB", "USD"), 2
 ) | {"JPY": 0}  # fmt: skip
 CURRENCIES = tuple(DECIMALS)
 _AMOUNT = re.compile(r"[0-9]{1,15}(\.[0-9]{1,3})?")

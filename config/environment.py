@@ -104,6 +104,13 @@ def secret_key() -> str:
     return text("SECRET_KEY") or local_secrets()["secret_key"]
 
 
+def channels() -> dict[str, dict[str, Any]]:
+    """Return the sandbox accounts, and those of the file that PAYONCE_CHANNELS_FILE names (JSON by account)."""
+    path = text("PAYONCE_CHANNELS_FILE")
+    further: dict[str, dict[str, Any]] = json.loads(Path(path).read_text()) if path else {}
+    return {**sandbox_channels(), **further}
+
+
 def sandbox_channels() -> dict[str, dict[str, Any]]:
     """Return the demo's sandbox accounts, with secrets from PAYONCE_SANDBOX_SECRETS (JSON) or the checkout's own."""
     given = text("PAYONCE_SANDBOX_SECRETS")

@@ -30,9 +30,10 @@ def web(port: int) -> Service:
     return Service("web", command, lambda: answers_http(f"http://127.0.0.1:{port}/healthz"), extra)
 
 
-def sandbox(port: int, data: Path) -> Service:
-    """The sandbox channel, with its own ledger."""
+def sandbox(port: int, data: Path, accounts: Path | None = None) -> Service:
+    """The sandbox channel, with its own ledger, and further accounts from a file."""
     command = [PYTHON, "manage.py", "payonce_sandbox", "--port", str(port), "--data", str(data)]
+    command += ["--accounts", str(accounts)] if accounts else []
     return Service("sandbox", command, lambda: answers_http(f"http://127.0.0.1:{port}/", any_status=True))
 
 

@@ -117,7 +117,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
 
 PAYONCE: dict[str, Any] = {
     "SHOP": environment.text("PAYONCE_SHOP", "config.shop.DemoShop"),
-    "CHANNELS": environment.sandbox_channels(),
+    "CHANNELS": environment.channels(),
     "BASE_URL": environment.text("PAYONCE_BASE_URL", "http://127.0.0.1:8800"),
     "REDIS_URL": REDIS_URL,
 }

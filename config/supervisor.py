@@ -22,7 +22,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-from config import embedded, run_folder, services
+from config import channels, embedded, run_folder, services
 from config.environment import CHECKOUT, STATE_FOLDER, number, with_database
 from config.postgres import free_port
 from config.processes import ProcessError, log_tail, wait_until
@@ -58,12 +58,13 @@ class Supervisor:
         fresh: bool = False,
         only: Iterable[str] | None = None,
         environment: Mapping[str, str] | None = None,
+        real_channels: bool = False,
         say: Any = print,
     ) -> None:
         """Describe a site; nothing is started yet.
 
-        `fresh` gives it an empty database and an empty sandbox ledger that are deleted at the end. `only` names the
-        services to start at first; the others wait for `start`. `say` gets one line for each thing worth telling.
+        `fresh` gives it an empty database and an empty sandbox ledger that are deleted at the end. `only` names the services
+        to start at first. `real_channels` adds an account of each. `say` gets one line for each thing worth telling.
         """
         self.profile = profile
         self.fresh = fresh
@@ -73,6 +74,7 @@ class Supervisor:
         self.database_url = ""
         self.redis_url: str | None = None
         self._port = number("PORT", 0) if port is None else port
+        self.real_channels = real_channels
         self._only = set(only) if only is not None else None
         self._children: dict[str, Child] = {}
         self._lock = threading.RLock()
@@ -217,14 +219,9 @@ class Supervisor:
     def manage(self, *arguments: str) -> str:
         """Run a management command in this site's environment and return what it printed."""
         done = subprocess.run(
-            services.manage(*arguments),
-            env=self.child_environment(),
-            cwd=CHECKOUT,
-            capture_output=True,
-            text=True,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
+            services.manage(*arguments), env=self.child_environment(), cwd=CHECKOUT, capture_output=True, text=True,
+            check=False, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
         if done.returncode != 0:
             raise ProcessError(f"manage.py {' '.join(arguments)} failed:\n{done.stdout}\n{done.stderr}")
         return done.stdout
@@ -246,7 +243,10 @@ class Supervisor:
     # Inside.
 
     def _describe(self, web_port: int, sandbox_port: int) -> None:
-        described = [services.sandbox(sandbox_port, self.state / "sandbox"), services.web(web_port)]
+        further = channels.make_accounts(self.state, self.urls["web"]) if self.real_channels else None
+        self.environment |= {channels.SHOP_VARIABLE: str(further.shop)} if further else {}
+        bank = services.sandbox(sandbox_port, self.state / "sandbox", further and further.bank)
+        described = [bank, services.web(web_port)]
         if self.redis_url:
             described += [services.worker(self.run), services.beat(self.run)]
         else:

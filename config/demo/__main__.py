@@ -18,7 +18,7 @@ from config.demo.audit import Verdict, audit
 from config.demo.play import play
 from config.demo.screen import Screen, open_screen
 from config.demo.site import Caller, Site
-from config.demo.stories import STORIES
+from config.demo.stories import CHANNEL_STORIES, STORIES
 from config.demo.tale import Story, Told
 from config.processes import ProcessError
 from config.shop_inbox import INBOX_VARIABLE
@@ -79,11 +79,15 @@ def run(options: argparse.Namespace, screen: Screen) -> Result:
         inbox = Path(folder) / "shop.jsonl"
         screen.say("starting PostgreSQL, Redis, the bank, web, worker and beat")
         with Supervisor(
-            fresh=options.fresh or options.smoke, environment={INBOX_VARIABLE: str(inbox)}, say=screen.say
+            fresh=options.fresh or options.smoke,
+            environment={INBOX_VARIABLE: str(inbox)},
+            real_channels=options.channels,
+            say=screen.say,
         ) as supervisor:
             site = open_site(supervisor)
             screen.say(f"ready: {', '.join(supervisor.names)}")
-            result = judge(play(options.only, site, screen), site, inbox, screen)
+            stories = (*options.only, *(CHANNEL_STORIES if options.channels else ()))
+            result = judge(play(stories, site, screen), site, inbox, screen)
             write_result(options.json, result)
             show(result, screen)
             screen.say(f"everything took {time.monotonic() - began:.1f} s")
@@ -160,6 +164,7 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--fresh", action="store_true", help="serve an empty database that goes at the end, too")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the result here")
     parser.add_argument("--only", type=_stories, default=STORIES, metavar="LETTERS", help="some stories, such as a,g")
+    parser.add_argument("--channels", action="store_true", help="also play every real channel in its own wire format")
     options = parser.parse_args(arguments)
     if options.json is not None and not options.json.parent.is_dir():
         parser.error(f"--json: there is no folder {options.json.parent}")

@@ -74,20 +74,20 @@ class Purchase:
     ends_as: str
     buyer: Caller
 
-    def pay(self, account: str) -> dict[str, Any]:
+    def pay(self, account: str, method: str = "qr") -> dict[str, Any]:
         """Click on Pay until it hands something out: a 409 or 503 is asked again when its Retry-After says so."""
         deadline = time.monotonic() + RETRY_SECONDS
         while True:
-            answer = self.click(account)
+            answer = self.click(account, method)
             if answer.status == 200:
                 return answer.body
             if answer.status not in {409, 503} or time.monotonic() > deadline:
                 raise StoryFailed(f"Pay on {self.reference} answered {answer.status}: {answer.body}")
             time.sleep(max(0.2, answer.retry_after_seconds))
 
-    def click(self, account: str) -> Answer:
+    def click(self, account: str, method: str = "qr") -> Answer:
         """One click on Pay."""
-        return self.buyer.post(f"/api/orders/{self.number}/pay/", {"channel": account, "method": "qr"})
+        return self.buyer.post(f"/api/orders/{self.number}/pay/", {"channel": account, "method": method})
 
     def status(self) -> dict[str, Any]:
         """How the order stands, as its buyer is told."""

@@ -129,7 +129,7 @@ class AlipaySkin(Skin):
         }
 
     @classmethod
-    def new_account(cls, name: str, base_url: str) -> keys.Halves:
+    def new_account(cls, name: str, base_url: str, notify_url: str = "") -> keys.Halves:
         """A new application with fresh keys."""
         return keys.public_key_halves(base_url)
 
@@ -338,7 +338,7 @@ class AlipayCertificateSkin(AlipaySkin):
     """Certificate mode."""
 
     @classmethod
-    def new_account(cls, name: str, base_url: str) -> keys.Halves:
+    def new_account(cls, name: str, base_url: str, notify_url: str = "") -> keys.Halves:
         """A new application with fresh keys and certificates."""
         return keys.certificate_halves(base_url)
 

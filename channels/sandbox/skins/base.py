@@ -30,8 +30,11 @@ class Skin(ABC):
         self.bank = bank
 
     @classmethod
-    def new_account(cls, name: str, base_url: str) -> tuple[dict[str, Any], dict[str, Any]]:
-        """A new account with fresh keys: the bank's half (its `keys` and `merchant`), and the shop's: `PAYONCE["CHANNELS"][name]`."""
+    def new_account(cls, name: str, base_url: str, notify_url: str = "") -> tuple[dict[str, Any], dict[str, Any]]:
+        """A new account with fresh keys: the bank's half (its `keys` and `merchant`), and the shop's: `PAYONCE["CHANNELS"][name]`.
+
+        `notify_url` is for a channel whose address is registered with the account instead of told with each payment.
+        """
         raise TypeError(f"accounts of {cls.__name__} are written by hand")
 
     @abstractmethod

@@ -98,7 +98,7 @@ class PayPalSkin(Skin):
     """PayPal for all accounts of one bank that have this skin."""
 
     account_options = MappingProxyType({
-        "methods": ["web"], "currencies": ["AUD", "CAD", "CHF", "EUR", "GBP", "HKD", "JPY", "SGD", "USD"],
+        "methods": ["web"], "currencies": ["AUD", "CAD", "CHF", "CNY", "EUR", "GBP", "HKD", "JPY", "SGD", "USD"],
         "close_proof": "restraint", "captures": True, "enforces_expiry": False, "lifetime_seconds": 3 * 3_600,
         "refund_window_seconds": 180 * 86_400,
     })  # fmt: skip
@@ -106,17 +106,17 @@ class PayPalSkin(Skin):
     retry_seconds = (60, 120, 300, 600, 1_200, 1_800, 3_600, 3_600, 7_200, 7_200, *(10_800,) * 6, *(14_400,) * 9)
 
     @classmethod
-    def new_account(cls, name: str, base_url: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    def new_account(cls, name: str, base_url: str, notify_url: str = "") -> tuple[dict[str, Any], dict[str, Any]]:
         """An app with a webhook, and the certificate that the bank signs its events with."""
         key = rsa.generate_private_key(public_exponent=65_537, key_size=2_048)
         private, certificate = new_certificate(key, "messageverificationcerts.paypal.com")
         merchant, client_id = pages.new_id(13, pages.MERCHANT_ALPHABET), "A" + secrets.token_hex(20)
         secret, webhook_id = "E" + secrets.token_urlsafe(30), pages.new_id(17)
         keys = {"client_id": client_id, "client_secret": secret, "webhook_id": webhook_id, "private_key": private,
-                "certificate": certificate}  # fmt: skip
+                "certificate": certificate, "notify_url": notify_url}  # fmt: skip
         shop = {
             "adapter": "paypal", "base_url": base_url, "client_id": client_id, "client_secret": secret, "merchant": merchant,
-            "webhook_id": webhook_id, "webhook_certificates": [certificate], "currencies": ["USD", "EUR", "JPY"],
+            "webhook_id": webhook_id, "webhook_certificates": [certificate], "currencies": ["USD", "EUR", "JPY", "CNY"],
         }  # fmt: skip
         return {"merchant": merchant, "keys": keys}, shop
 
@@ -205,7 +205,7 @@ class PayPalSkin(Skin):
                 # Another request id for a number that we know: a second order under the same invoice.
                 return Result(Code.NUMBER_CONFLICT)
             webhook = notes.find_note(database, account.name, "webhook", account.keys["webhook_id"])
-            url = "" if webhook is None else str(webhook.value)
+            url = account.keys["notify_url"] if webhook is None else str(webhook.value)
             result = ledger.register(database, account, replace(order, notify_url=url), at)
             if result.code == Code.OK and result.payment is not None:
                 made.append(True)

@@ -112,10 +112,10 @@ class StripeSkin(Skin):
         self._running: set[tuple[str, str]] = set()
 
     @classmethod
-    def new_account(cls, name: str, base_url: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    def new_account(cls, name: str, base_url: str, notify_url: str = "") -> tuple[dict[str, Any], dict[str, Any]]:
         """A test-mode account: an API key and the signing secret of its webhook endpoint."""
         keys = {"secret_key": f"sk_test_{secrets.token_hex(32)}", "webhook_secret": f"whsec_{secrets.token_hex(24)}"}
-        return {"keys": keys}, {"adapter": "stripe", "base_url": base_url, **keys}
+        return {"keys": {**keys, "notify_url": notify_url}}, {"adapter": "stripe", "base_url": base_url, **keys}
 
     async def serve(self, account: SandboxAccount | None, request: Request) -> Response:
         """Check the key, read, do, and answer."""

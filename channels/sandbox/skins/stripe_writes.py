@@ -216,7 +216,7 @@ def _register(
     endpoint = find_note(database, account.name, "endpoint", "url")
     order = ledger.Order(
         number=number, amount_minor=amount, currency=currency, subject=name[:256], method=method, client_type="",
-        payer="", payable_until=until, notify_url=endpoint.value if endpoint else "",
+        payer="", payable_until=until, notify_url=endpoint.value if endpoint else account.keys.get("notify_url", ""),
         return_url=str(stated["success_url"]).replace("{CHECKOUT_SESSION_ID}", str(stated["id"])),
     )  # fmt: skip
     result = ledger.register(database, account, order, scene.at)

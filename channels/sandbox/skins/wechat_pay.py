@@ -98,7 +98,7 @@ class WeChatPay(Skin):
         self._downloads: dict[str, _Download] = {}
 
     @classmethod
-    def new_account(cls, name: str, base_url: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    def new_account(cls, name: str, base_url: str, notify_url: str = "") -> tuple[dict[str, Any], dict[str, Any]]:
         """A merchant in public-key mode; `wechat_pay_books.make_account` has the other modes."""
         return books.make_account(base_url)
 

@@ -1,6 +1,7 @@
-"""The eight stories, one module each, in the order of their letters."""
+"""The stories, one module each, in the order of their letters: eight, and one for a site with the real channels' formats."""
 
 from config.demo.stories import (
+    all_channels,
     answer_lost,
     both_paid,
     double_click,
@@ -21,3 +22,4 @@ STORIES = (
     worker_killed.STORY,
     answer_lost.STORY,
 )
+CHANNEL_STORIES = (all_channels.STORY,)

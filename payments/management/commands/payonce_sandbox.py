@@ -7,6 +7,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from payonce.channels.errors import ChannelConfigError
 from payonce.orders.conf import get_settings
 
 DATA_FOLDER = "payonce-sandbox"
@@ -33,6 +34,8 @@ class Command(BaseCommand):
             default="FULL",
             help="FULL survives a power cut, NORMAL the death of the process",
         )
+        parser.add_argument("--accounts", type=Path, metavar="FILE",
+                            help="further accounts as JSON, with the bank's half of a real channel's keys")  # fmt: skip
         parser.add_argument("--json", action="store_true", help="print one JSON object beside the READY line")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -49,14 +52,27 @@ class Command(BaseCommand):
             self.stdout.write(f"READY sandbox {server.url}")
             self.stdout.flush()
 
-        accounts = _sandbox_accounts()
+        accounts = {**_sandbox_accounts(), **_further_accounts(options["accounts"])}
         if not 0 < options["port"] < 65_536 or options["speed"] <= 0:
             raise CommandError("--port must be from 1 to 65535 and --speed above 0", returncode=EXIT_USAGE)
         given = ServerOptions(accounts, options["data"], options["port"], options["synchronous"], options["speed"])
         try:
             run_forever(given, ready)
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, ChannelConfigError) as error:
             raise CommandError(f"the sandbox cannot serve: {error}", returncode=EXIT_UNAVAILABLE) from error
+
+
+def _further_accounts(path: Path | None) -> dict[str, dict[str, Any]]:
+    """The accounts of a file. Raises CommandError where it cannot be read."""
+    if path is None:
+        return {}
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise CommandError(f"--accounts {path} cannot be read: {error}", returncode=EXIT_USAGE) from error
+    if not isinstance(found, dict) or not all(isinstance(options, dict) for options in found.values()):
+        raise CommandError(f"--accounts {path} must hold an object of accounts", returncode=EXIT_USAGE)
+    return found
 
 
 def _sandbox_accounts() -> dict[str, dict[str, Any]]:
