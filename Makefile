@@ -18,7 +18,7 @@ BUDGET ?= 5
 MINUTES ?= $(BUDGET)
 SCHEMA := docs/openapi.yaml
 
-.PHONY: help venv test check format demo smoke judges bench crash interleave torture wheel schema pins clean
+.PHONY: help venv test check format demo smoke judges bench crash interleave torture saboteurs mutants wheel schema pins clean
 
 help: ## show what can be made
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -59,6 +59,12 @@ interleave: $(STAMP) ## search the schedules of operations that race on one orde
 
 torture: $(STAMP) ## kill, pause, cut and flood real processes under buyers and an attacker (MINUTES=5 SEED=7 REPLAY=FILE)
 	@exec $(RUN) -m torture.run --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(REPLAY),--replay "$(REPLAY)") $(ARGS)
+
+saboteurs: $(STAMP) ## break payonce on purpose; each broken build must be caught (ARGS="--sample 3 --seed 1", BUDGET= minutes)
+	@exec $(RUN) -m torture.saboteurs $(if $(BUDGET),--budget $(BUDGET)) $(ARGS)
+
+mutants: $(STAMP) ## change the money modules a little, many times; some test must fail each time (ARGS="--module payments/policy.py")
+	@exec $(RUN) -m torture.mutants $(if $(BUDGET),--budget $(BUDGET)) $(ARGS)
 
 schema: $(STAMP) ## write the API description
 	@$(RUN) manage.py spectacular --file $(SCHEMA) --validate

@@ -202,3 +202,12 @@ def test_x4_raw_answers_hide_who_pays_and_how() -> None:
     assert isinstance(outcome, Known)
     assert not any(text in outcome.raw for text in ("openid-123", "8.8.8.8", "weixin"))
     assert "cap_1" in outcome.raw
+
+
+@pytest.mark.parametrize("status", [500, 502, 503])
+def test_a_signed_5xx_is_unknown(status: int) -> None:
+    """S4: whatever its body says, an answer with a 5xx is not definite."""
+    for record in ({"code": "OK", "payment": PAID}, {"code": "DECLINED"}):
+        outcome = answered(lambda c: c.query(REF), (status, record))
+        assert isinstance(outcome, Unknown), outcome
+        assert outcome.reason == f"status_{status}"
