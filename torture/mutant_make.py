@@ -153,7 +153,9 @@ def _changes(top: ast.stmt) -> Iterator[_Change]:
             yield _replace(node, "value", ast.Constant(None), ast.unparse(node))
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
             yield _negate_not(node)
-        if isinstance(node, ast.If | ast.IfExp | ast.While) and isinstance(node.test, ast.Name | ast.Attribute | ast.Call):
+        if isinstance(node, ast.If | ast.IfExp | ast.While) and isinstance(
+            node.test, ast.Name | ast.Attribute | ast.Call
+        ):
             yield _replace(node, "test", ast.UnaryOp(ast.Not(), node.test), f"if {ast.unparse(node.test)}")
         if isinstance(node, ast.stmt) and isinstance(field, list):
             yield from _leave_out(node, field)
@@ -192,7 +194,13 @@ def _compare(node: ast.Compare) -> Iterator[_Change]:
             def make(index: int = index, other: type[ast.cmpop] = other) -> None:
                 node.ops[index] = other()
 
-            yield _Change(node, _arrow(before, node, make, lambda index=index, operator=operator: node.ops.__setitem__(index, operator)), make)
+            yield _Change(
+                node,
+                _arrow(
+                    before, node, make, lambda index=index, operator=operator: node.ops.__setitem__(index, operator)
+                ),
+                make,
+            )
 
 
 def _boolean(node: ast.BoolOp) -> Iterator[_Change]:

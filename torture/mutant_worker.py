@@ -46,14 +46,17 @@ class Worker:
         self.sources: dict[str, Source] = {}
         self.killers: Counter[str] = Counter()
         self.failed = ""
+        self.other: pytest.Item | None = None
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Take the place of the ordinary run."""
         items = {item.nodeid: item for item in session.items}
         first = next(iter(items.values()))
-        other = next(item for item in reversed(session.items) if item.path.parent != first.path.parent)
-        first.config.hook.pytest_runtest_protocol(item=first, nextitem=other)
+        # What follows decides which fixtures end: only those of the session may stay, or of a place where every test is.
+        last = session.items[-1]
+        self.other = next((item for item in reversed(session.items) if item.path.parent != first.path.parent), last)
+        first.config.hook.pytest_runtest_protocol(item=first, nextitem=self.other)
         if self.failed:
             raise pytest.UsageError(f"{self.failed} fails without any mutant")
         with self.results.open("a", encoding="utf-8") as out:
@@ -105,7 +108,8 @@ class Worker:
             silence()
             self._install(mutant)
             answer = {"how": "survived", "by": ""}
-            for item, following in zip(items, [*items[1:], None], strict=True):
+            # After the last one comes one that is never run: with none, the database of everybody would be dropped.
+            for item, following in zip(items, [*items[1:], self.other], strict=True):
                 item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
                 if self.failed:
                     answer = {"how": "killed", "by": self.failed}

@@ -70,7 +70,18 @@ def apply(saboteur: Saboteur, folder: Path) -> None:
 
 def refuse_wrong_names(name: str, folder: Path, paths: Sequence[str]) -> None:
     """A build that ends in a SyntaxError or a NameError is caught by nobody's care. Raises SabotageError."""
-    command = [sys.executable, "-m", "ruff", "check", "--isolated", "--no-cache", "--quiet", "--select", WRONG_NAMES, *paths]
+    command = [
+        sys.executable,
+        "-m",
+        "ruff",
+        "check",
+        "--isolated",
+        "--no-cache",
+        "--quiet",
+        "--select",
+        WRONG_NAMES,
+        *paths,
+    ]
     checked = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if checked.returncode:
         raise SabotageError(f"{name}: the broken build cannot run:\n{checked.stdout}{checked.stderr}")
@@ -78,7 +89,7 @@ def refuse_wrong_names(name: str, folder: Path, paths: Sequence[str]) -> None:
 
 @contextmanager
 def copy_of_tree(top: Path = CHECKOUT) -> Iterator[Path]:
-    """A copy of the tree in a folder of its own, removed at the end. Files are hard links where the file system can: `apply` replaces them."""
+    """A copy of the tree in a folder of its own, removed at the end. Files are hard links where that can be: `apply` replaces them."""
     folder = Path(tempfile.mkdtemp(prefix="payonce-saboteur-")).resolve()
     try:
         tree = folder / "tree"

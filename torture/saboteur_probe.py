@@ -1,7 +1,8 @@
 """A pytest plugin for broken builds (`-p torture.saboteur_probe`): who failed, how, and whose code it was that ran.
 
-Only a judgement counts as caught: an assertion of a test, or an exception that `pytest.raises` waited for in vain. Anything else that goes wrong (an
-error while collecting, another exception, a time-out, an assertion of the product itself) is written down as a crash.
+Only a judgement counts as caught: an assertion of a test, an exception that `pytest.raises` waited for in vain, or a row that a
+test itself looked for and did not find exactly once. Anything else that goes wrong (an error while collecting, another
+exception, a time-out, an assertion of the product itself) is written down as a crash.
 """
 
 import json
@@ -46,13 +47,17 @@ class Probe:
         """What cannot even be collected says nothing about money."""
         if report.failed:
             what = str(report.longrepr).strip().splitlines()[-1:] or [""]
-            self.found["crashed"].append({"test": report.nodeid, "phase": "collect", "what": what[0][:300], "about": ""})
+            self.found["crashed"].append(
+                {"test": report.nodeid, "phase": "collect", "what": what[0][:300], "about": ""}
+            )
 
     @pytest.hookimpl
     def pytest_sessionfinish(self) -> None:
         """Write the report, with every module of payonce that came from elsewhere."""
         loaded = {name: str(getattr(module, "__file__", None) or "") for name, module in sys.modules.items()}
-        ours = {name: Path(path).resolve() for name, path in loaded.items() if name.partition(".")[0] == "payonce" and path}
+        ours = {
+            name: Path(path).resolve() for name, path in loaded.items() if name.partition(".")[0] == "payonce" and path
+        }
         self.found["modules"] = len(ours)
         self.found["foreign"] = sorted(str(path) for path in ours.values() if not path.is_relative_to(self.top))
         self.report.write_text(json.dumps(self.found))
@@ -61,7 +66,11 @@ class Probe:
         """Did a test say that something is wrong, rather than break down itself?"""
         if isinstance(error.value, pytest.fail.Exception):
             return "Timeout" not in str(error.value)
-        return isinstance(error.value, AssertionError) and not self._is_of_product(Path(str(error.traceback[-1].path)))
+        paths = [Path(str(entry.path)) for entry in error.traceback]
+        if type(error.value).__name__ in ("DoesNotExist", "MultipleObjectsReturned"):
+            ours = [path for path in paths if path.resolve().is_relative_to(self.top)]
+            return bool(ours) and not self._is_of_product(ours[-1])
+        return isinstance(error.value, AssertionError) and not self._is_of_product(paths[-1])
 
     def _is_of_product(self, path: Path) -> bool:
         where = path.resolve()

@@ -50,8 +50,11 @@ class Place:
 
     def environment(self, tree: Path) -> dict[str, str]:
         """The environment of a process that must find `payonce` in `tree` and nowhere else."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_", "PAYONCE_"))}
-        kept.pop("DJANGO_SETTINGS_MODULE", None)
+        kept = {
+            name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_", "PAYONCE_"))
+        }
+        for name in ("DJANGO_SETTINGS_MODULE", "PYTHONDONTWRITEBYTECODE"):
+            kept.pop(name, None)
         # An empty URL means that there is no Redis; the tests that need one skip themselves then.
         return {**kept, "PYTHONPATH": str(tree), "DATABASE_URL": self.database_url, "REDIS_URL": self.redis_url}
 
@@ -59,9 +62,7 @@ class Place:
 def require_own_payonce(tree: Path, place: Place) -> None:
     """The broken build must be what runs: raises SabotageError when `payonce` is found elsewhere."""
     command = [sys.executable, "-c", "import payonce, payonce.payments as p; print(payonce.__file__, *p.__path__)"]
-    told = subprocess.run(
-        command, cwd=tree, env=place.environment(tree), capture_output=True, text=True, check=False
-    )
+    told = subprocess.run(command, cwd=tree, env=place.environment(tree), capture_output=True, text=True, check=False)
     paths = [Path(text).resolve() for text in told.stdout.split()]
     if len(paths) != 2 or not all(path.is_relative_to(tree.resolve()) for path in paths):
         raise SabotageError(f"payonce is not that of {tree}: {told.stdout}{told.stderr}")
@@ -70,10 +71,8 @@ def require_own_payonce(tree: Path, place: Place) -> None:
 def run_check(check: Sequence[str], tree: Path, place: Place, seconds: float) -> Verdict:
     """Run pytest node ids (or folders), or one torture command, for at most so many seconds."""
     began = time.monotonic()
-    if check[0].startswith("torture."):
-        verdict = _run_torture(check[0], tree, place, seconds)
-    else:
-        verdict = _run_pytest(check, tree, place, seconds)
+    is_torture = check[0].startswith("torture.")
+    verdict = _run_torture(check[0], tree, place, seconds) if is_torture else _run_pytest(check, tree, place, seconds)
     verdict.seconds = time.monotonic() - began
     return verdict
 
@@ -131,7 +130,9 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(item)
 
 
-def _run(command: Sequence[str], tree: Path, environment: Mapping[str, str], seconds: float) -> tuple[int, int | None, str]:
+def _run(
+    command: Sequence[str], tree: Path, environment: Mapping[str, str], seconds: float
+) -> tuple[int, int | None, str]:
     """Run to the end or to the time-out: the process id, the exit status (None for a time-out), the output."""
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
         process = subprocess.Popen(

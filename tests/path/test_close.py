@@ -4,6 +4,7 @@ import pytest
 
 from payonce.channels.messages import CloseAnswer, CloseProof, CloseState, Known, PaymentState, PaymentView, Unknown
 from payonce.orders.models import Order
+from payonce.orders.place import place_order
 from payonce.payments import capture, close
 from payonce.payments.models import Stream
 from payonce.payments.pay import PayCode, pay_order
@@ -146,3 +147,16 @@ def test_switching_finds_the_older_stream_paid(scripted):
     result = pay_order(stream.order.number, "scripted_b", "qr")
     assert (result.code, result.stream) == (PayCode.ALREADY_PAID, stream.number)
     assert Stream.objects.count() == 1
+
+
+def test_what_cannot_be_closed_is_not_taken_back_for_another_amount(scripted):
+    """M9, S8: after a change of the price the same choice gets a new stream, and the old one stays watched."""
+    scripted.overrides["scripted_a"] = {"not_found_before_buyer_acts": True}
+    scripted.answers["scripted_a", "close"] += [NOT_CLOSABLE] * 5
+    old = pending_stream()
+    place_order("shop", old.order.reference, amount_minor=1200, currency="CNY", subject="A book", amend=True)
+    again = pay_order(old.order.number, "scripted_a", "qr")
+    assert (again.code, again.amount_minor) == (PayCode.PREPAY, 1200)
+    assert again.stream != old.number
+    old.refresh_from_db()
+    assert (old.state, old.is_watched) == ("CLOSING", True)

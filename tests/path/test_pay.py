@@ -4,12 +4,13 @@ import threading
 
 from django.db import connection
 
+from payonce.channels.messages import PaymentState, PaymentView
 from payonce.orders.events import verify_chain
 from payonce.orders.models import Event
 from payonce.orders.place import place_order
 from payonce.payments.models import Stream
 from payonce.payments.pay import PayCode, pay_order
-from tests.factories import created_stream, open_order, paid_stream, pending_stream
+from tests.factories import apply, created_stream, open_order, paid_stream, pending_stream
 
 
 def test_first_click_hands_out_a_prepay(scripted):
@@ -116,3 +117,14 @@ def test_a_cached_prepay_is_for_its_payer_and_client_alone(scripted):
     assert list(Stream.objects.order_by("attempt").values_list("payer", "client_type")) == [
         ("ann", "app"), ("bob", "app"), ("bob", "web"),
     ]  # fmt: skip
+
+
+def test_a_buyer_who_has_acted_gets_no_other_way_to_pay(scripted):
+    """S16, S3: money that may be on its way blocks the switch, and nothing is asked to close."""
+    stream = pending_stream()
+    apply(stream, PaymentView(stream.number, PaymentState.IN_PROGRESS))
+    for channel in ("scripted_a", "scripted_b"):
+        assert pay_order(stream.order.number, channel, "qr").code is PayCode.CONFIRMING
+    assert (scripted.count("close"), scripted.count("prepay"), Stream.objects.count()) == (0, 1, 1)
+    stream.refresh_from_db()
+    assert stream.state == "PROCESSING"

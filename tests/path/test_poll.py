@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from payonce.channels.messages import Known, PaymentState, PaymentView, Refused, RefusedKind, Unknown
 from payonce.orders.models import Order
-from payonce.payments import poll, schedule, sweep
+from payonce.payments import claims, poll, schedule, sweep
 from payonce.payments.models import ChannelState, Discrepancy, Stream
 from tests.factories import answer_paid, apply, open_order, pending_stream
 
@@ -219,3 +219,13 @@ def test_a_capture_asked_in_time_is_finished_although_the_order_expired_meanwhil
     assert Order.objects.get().state == "CLOSING"
     poll.poll_due()
     assert (Order.objects.get().state, Stream.objects.get().state) == ("PAID", "SUCCEEDED")
+
+
+def test_a_claimed_stream_is_not_claimed_again_before_its_lease_ends(scripted, clock):
+    """S6, L3: what one poller has claimed is another one's business only after the lease."""
+    stream = pending_stream()
+    clock.advance(4)
+    assert [item.stream.number for item in claims.claim_streams(closing=False, per_account=10)] == [stream.number]
+    assert claims.claim_streams(closing=False, per_account=10) == []
+    clock.advance(schedule.CLAIM_SECONDS + 1)
+    assert [item.stream.number for item in claims.claim_streams(closing=False, per_account=10)] == [stream.number]

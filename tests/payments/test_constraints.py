@@ -127,8 +127,8 @@ def test_a_refunds_row_that_cannot_be(scripted, change, name):
 COPY = """
 INSERT INTO payonce_refund (number, stream_id, purpose, sequence, amount_minor, currency, state, is_released, reason, note,
     requested_by, approved_by, channel_reference, created_at, open_call_count, try_count, call_lease, last_answer)
-SELECT number || 'x', stream_id, purpose, %s, amount_minor, currency, %s, false, reason, note, requested_by, '', '', created_at, 0, 0, '', ''
-FROM payonce_refund WHERE id = %s
+SELECT number || 'x', stream_id, purpose, %s, amount_minor, currency, %s, false, reason, note, requested_by, '', '', created_at, 0, 0,
+    '', '' FROM payonce_refund WHERE id = %s
 """
 
 

@@ -114,7 +114,9 @@ def test_the_modules_can_all_be_mutated():
 
 def judged(hows, justified):
     some = source().mutants[: len(hows)]
-    results = [{"module": mutant.module, "key": mutant.key, "how": how} for mutant, how in zip(some, hows, strict=True) if how]
+    results = [
+        {"module": mutant.module, "key": mutant.key, "how": how} for mutant, how in zip(some, hows, strict=True) if how
+    ]
     reasons = {some[0].module: {some[number].key: "equal" for number in justified}}
     scores, stale = mutants.judge(some, results, reasons)
     return scores[some[0].module], stale

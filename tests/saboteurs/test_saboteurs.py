@@ -13,7 +13,9 @@ from torture.broken import ALL
 from torture.sabotage import CHECKOUT, Change, SabotageError, Saboteur, apply, broken_files, copy_of_tree
 from torture.saboteur_run import Place, Verdict, require_own_payonce, run_check, violations_in
 
-KNOWN_IDS = {f"{letter}{number}" for letter, count in (("M", 9), ("S", 16), ("L", 6), ("X", 6)) for number in range(1, count + 1)}
+KNOWN_IDS = {
+    f"{letter}{number}" for letter, count in (("M", 9), ("S", 16), ("L", 6), ("X", 6)) for number in range(1, count + 1)
+}
 EXAMPLE = Saboteur("example", "An example.", ("M1",), ("tests/x.py",), (Change("a.py", "one", "two"),))
 
 
@@ -123,7 +125,9 @@ def test_only_a_judgement_of_a_test_is_a_catch(small_tree, place):
 
 
 @pytest.mark.parametrize(
-    "body", ["assert 1 == 2", "import pytest\n    with pytest.raises(ValueError):\n        pass"], ids=["assert", "raises"]
+    "body",
+    ["assert 1 == 2", "import pytest\n    with pytest.raises(ValueError):\n        pass"],
+    ids=["assert", "raises"],
 )
 def test_a_judgement_names_its_invariants(small_tree, place, body):
     text = f"def test_first(): pass\ndef test_second():\n    '''M4, S1: example'''\n    {body}\ndef test_third(): assert 0\n"
@@ -166,7 +170,10 @@ def test_a_wrong_command_is_refused(arguments):
 
 
 def test_a_torture_run_has_caught_what_it_calls_violated_and_no_traceback():
-    found = {"pairs": [{"violations": [["A1B2", ["S3: open at once: 2", "the story"]]]}], "broken": ["pay: M4: two keepers"]}
+    found = {
+        "pairs": [{"violations": [["A1B2", ["S3: open at once: 2", "the story"]]]}],
+        "broken": ["pay: M4: two keepers"],
+    }
     assert violations_in(json.dumps(found)) == ["pay: M4: two keepers", "S3: open at once: 2"]
     assert violations_in(json.dumps({"broken": ["pay: the scenario fails: Traceback … S3: x"]})) == []
     assert violations_in("Traceback (most recent call last)") == []

@@ -10,7 +10,10 @@ BUILDS = (
         "missing-signature-accepts",
         "A notification without a signature is believed.",
         ("X1",),
-        ("tests/api/test_notifications.py::test_forgery_is_refused_and_changes_nothing", "tests/channels/test_sandbox_notifications.py"),
+        (
+            "tests/api/test_notifications.py::test_forgery_is_refused_and_changes_nothing",
+            "tests/channels/test_sandbox_notifications.py",
+        ),
         (
             Change(
                 ADAPTER,
@@ -23,7 +26,10 @@ BUILDS = (
         "bad-signature-accepts",
         "A notification with a wrong signature is believed.",
         ("X1",),
-        ("tests/api/test_notifications.py::test_forgery_is_refused_and_changes_nothing", "tests/channels/test_sandbox_notifications.py"),
+        (
+            "tests/api/test_notifications.py::test_forgery_is_refused_and_changes_nothing",
+            "tests/channels/test_sandbox_notifications.py",
+        ),
         (
             Change(
                 ADAPTER,
@@ -56,7 +62,7 @@ BUILDS = (
         (
             Change(
                 ADAPTER,
-                "        if merchant != self.settings.merchant:\n            return NotAuthentic(\"wrong_account\")\n",
+                '        if merchant != self.settings.merchant:\n            return NotAuthentic("wrong_account")\n',
                 "        merchant = self.settings.merchant\n",
             ),
         ),
@@ -65,15 +71,27 @@ BUILDS = (
         "stale-notification-accepted",
         "An old notification that was never seen is believed at any age.",
         ("X2",),
-        ("tests/path/test_notify.py::test_a_genuine_but_stale_unseen_notification_is_refused_and_triggers_a_query",
-         "tests/channels/test_sandbox_notifications.py::test_x2_stale_message_names_its_stream"),
-        (Change(ADAPTER, "        if verdict is SignatureVerdict.STALE:\n", "        if verdict is SignatureVerdict.MISSING:\n"),),
+        (
+            "tests/path/test_notify.py::test_a_genuine_but_stale_unseen_notification_is_refused_and_triggers_a_query",
+            "tests/channels/test_sandbox_notifications.py::test_x2_stale_message_names_its_stream",
+        ),
+        (
+            Change(
+                ADAPTER,
+                "        if verdict is SignatureVerdict.STALE:\n",
+                "        if verdict is SignatureVerdict.MISSING:\n",
+            ),
+        ),
     ),
     Saboteur(
         "unsigned-answer-believed",
         "An answer of the channel is believed without its signature.",
         ("X1", "S1"),
-        ("tests/channels/test_contract_sandbox.py", "tests/channels/test_sandbox_faults.py", "tests/channels/test_sandbox_answers.py"),
+        (
+            "tests/channels/test_contract_sandbox.py",
+            "tests/channels/test_sandbox_faults.py",
+            "tests/channels/test_sandbox_answers.py",
+        ),
         (
             Change(
                 ADAPTER,
@@ -91,7 +109,8 @@ BUILDS = (
             Change(
                 ADAPTER,
                 "            if reply.sent:\n                return Unknown(reply.reason)\n",
-                "            if reply.sent:\n                return Refused(RefusedKind.DECLINED, \"time_out\", reply.reason)\n",
+                "            if reply.sent:\n"
+                '                return Refused(RefusedKind.DECLINED, "time_out", reply.reason)\n',
             ),
         ),
     ),
@@ -99,11 +118,14 @@ BUILDS = (
         "broken-channel-is-believed",
         "A signed answer with a 5xx is read as if it were definite.",
         ("S4",),
-        ("tests/channels/test_contract_sandbox.py", "tests/channels/test_sandbox_answers.py::test_a_signed_5xx_is_unknown"),
+        (
+            "tests/channels/test_contract_sandbox.py",
+            "tests/channels/test_sandbox_answers.py::test_a_signed_5xx_is_unknown",
+        ),
         (
             Change(
                 ADAPTER,
-                "        if reply.status >= 500:\n            return Unknown(f\"status_{reply.status}\", raw=raw)\n",
+                '        if reply.status >= 500:\n            return Unknown(f"status_{reply.status}", raw=raw)\n',
                 "",
             ),
         ),
@@ -112,7 +134,11 @@ BUILDS = (
         "unlisted-code-is-a-refusal",
         "A code that nobody knows counts as a definite no.",
         ("S4",),
-        ("tests/channels/test_contract_sandbox.py", "tests/channels/test_sandbox_faults.py", "tests/channels/test_sandbox_answers.py"),
+        (
+            "tests/channels/test_contract_sandbox.py",
+            "tests/channels/test_sandbox_faults.py",
+            "tests/channels/test_sandbox_answers.py",
+        ),
         (
             Change(
                 ADAPTER,
@@ -129,14 +155,29 @@ BUILDS = (
             "tests/path/test_notify.py::test_what_cannot_be_stored_is_not_acknowledged",
             "tests/api/test_notifications.py::test_database_that_is_away_is_never_a_success",
         ),
-        (Change(NOTIFY, 'channel.acknowledge(Verdict.RETRY, "not stored")', 'channel.acknowledge(Verdict.ACCEPT, "not stored")'),),
+        (
+            Change(
+                NOTIFY,
+                'channel.acknowledge(Verdict.RETRY, "not stored")',
+                'channel.acknowledge(Verdict.ACCEPT, "not stored")',
+            ),
+        ),
     ),
     Saboteur(
         "acknowledge-what-could-not-be-applied",
         "A notification that cannot be applied is acknowledged and not kept.",
         ("S7",),
-        ("tests/path/test_notify.py::test_if_applying_fails_the_notification_is_stored_acknowledged_and_applied_by_the_sweep",),
-        (Change(NOTIFY, "        inbox.keep_for_later(account, request, notice, error)\n", "        log.info(\"%s\", error)\n"),),
+        (
+            ""
+            "tests/path/test_notify.py::test_if_applying_fails_the_notification_is_stored_acknowledged_and_applied_by_the_sweep",
+        ),
+        (
+            Change(
+                NOTIFY,
+                "        inbox.keep_for_later(account, request, notice, error)\n",
+                '        log.info("%s", error)\n',
+            ),
+        ),
     ),
     Saboteur(
         "a-repeat-is-applied-again",
@@ -149,7 +190,8 @@ BUILDS = (
         (
             Change(
                 NOTIFY,
-                "    if inbox.state_of(account, notice.dedupe_key) == NotificationState.PROCESSED:\n        return NotifyResult(Received.REPEAT, accepted)\n",
+                "    if inbox.state_of(account, notice.dedupe_key) == NotificationState.PROCESSED:\n"
+                "        return NotifyResult(Received.REPEAT, accepted)\n",
                 "",
             ),
             Change(
@@ -193,10 +235,7 @@ BUILDS = (
         "poll-ends-early",
         "Asking about a stream ends before the channel's last moment.",
         ("L1", "S13"),
-        (
-            "tests/path/test_poll.py::test_the_ladder_asks_at_these_ages",
-            "tests/path/test_poll.py::test_the_end_of_the_ladder_is_a_case_and_never_silence",
-        ),
+        ("tests/payments/test_schedule.py",),
         (
             Change(
                 "payments/schedule.py",
@@ -213,7 +252,8 @@ BUILDS = (
         (
             Change(
                 "payments/settle.py",
-                "    if stream.next_check_at is None and not is_restrained and stream.close_reason != surplus.GIVEN_UP:\n",
+                "    if stream.next_check_at is None and not is_restrained and stream.close_reason != "
+                "surplus.GIVEN_UP:\n",
                 "    if stream.next_check_at is None and is_restrained and stream.close_reason != surplus.GIVEN_UP:\n",
             ),
         ),
@@ -226,7 +266,8 @@ BUILDS = (
         (
             Change(
                 "payments/claims.py",
-                "        [schedule.CLAIM_SECONDS, list(registry.accounts()), closing, schedule.BREAKER_FAILURES, per_account],\n",
+                "        [schedule.CLAIM_SECONDS, list(registry.accounts()), closing, "
+                "schedule.BREAKER_FAILURES, per_account],\n",
                 "        [10**7, list(registry.accounts()), closing, schedule.BREAKER_FAILURES, per_account],\n",
             ),
         ),
@@ -234,13 +275,14 @@ BUILDS = (
     Saboteur(
         "two-pollers-ask-twice",
         "A poller claims rows that another one has claimed.",
-        ("S6",),
-        ("tests/concurrency/test_sweep_races.py::test_two_pollers_ask_about_each_stream_once",),
+        ("S6", "L3"),
+        ("tests/path/test_poll.py::test_a_claimed_stream_is_not_claimed_again_before_its_lease_ends",),
         (
             Change(
                 "payments/claims.py",
-                "        FOR UPDATE SKIP LOCKED\n    ) AS due\n",
-                "    ) AS due\n",
+                "        [schedule.CLAIM_SECONDS, list(registry.accounts()), closing, "
+                "schedule.BREAKER_FAILURES, per_account],\n",
+                "        [0, list(registry.accounts()), closing, schedule.BREAKER_FAILURES, per_account],\n",
             ),
         ),
     ),

@@ -24,7 +24,11 @@ BUILDS = (
         "unlock-before-commit",
         "The decision is made under the lock, and written after letting go of it.",
         ("S3", "M4", "S10"),
-        (f"{RACES}/test_pay_races.py", f"{RACES}/test_settle_races.py", "torture.interleave --pair settle-twice"),
+        (
+            f"{RACES}/test_pay_races.py::test_without_redis_clicks_queue_at_the_order_and_share_one_stream",
+            f"{RACES}/test_pay_races.py::test_a_payment_and_a_new_click_queue_in_either_order",
+            "torture.interleave --pair settle-twice --sample 40",
+        ),
         (
             Change(
                 LOCKS,
@@ -38,9 +42,8 @@ BUILDS = (
         "The streams are read in the statement that locks the order, from the snapshot before the wait.",
         ("S3", "M4"),
         (
-            f"{RACES}/test_pay_races.py::test_a_payment_and_a_new_click_queue_in_either_order",
-            f"{RACES}/test_settle_races.py::test_money_and_closing_queue_in_either_order",
-            "torture.interleave --pair stay-switch",
+            f"{RACES}/test_lock_reads.py::test_what_was_written_during_the_wait_is_seen_after_it",
+            "torture.interleave --pair stay-switch --sample 40",
         ),
         (
             Change(
@@ -50,14 +53,18 @@ BUILDS = (
                 '            flight.select(Stream, f"order_{streams} ORDER BY id", params),\n'
                 '            flight.select(Order, f"{condition} FOR UPDATE", params),\n',
             ),
-            Change(LOCKS, "    if not results[1]:\n", "    results[1], results[2] = results[2], results[1]\n    if not results[1]:\n"),
+            Change(
+                LOCKS,
+                "    if not results[1]:\n",
+                "    results[1], results[2] = results[2], results[1]\n    if not results[1]:\n",
+            ),
         ),
     ),
     Saboteur(
         "no-unique-open-stream",
         "The database lets an order have two open streams.",
         ("S3",),
-        (f"{RACES}/test_pay_races.py::test_control_without_the_lock_only_the_unique_index_stops_a_second_stream",),
+        ("tests/payments/test_constraints.py::test_a_second_open_stream_of_an_order",),
         (
             Change(
                 "payments/migrations/0001_initial.py",
@@ -70,14 +77,21 @@ BUILDS = (
         "no-unique-keeper",
         "The database lets an order have two keepers.",
         ("M4",),
-        (f"{RACES}/test_settle_races.py::test_control_two_wallets_without_the_lock_are_stopped_by_the_database_alone",),
+        (
+            "tests/payments/test_constraints.py::test_a_second_keeper_of_an_order",
+            "tests/payments/test_constraints.py::test_another_keeper_of_a_paid_order",
+        ),
         (
             Change(
                 "payments/migrations/0001_initial.py",
                 "models.Q(('role', 'keeper')), fields=('order',), name='payonce_stream_one_keeper'",
                 "models.Q(('role', 'keeper')), fields=('order', 'number'), name='payonce_stream_one_keeper'",
             ),
-            Change("orders/migrations/0002_guards.py", "CLOCK + \";\" + APPEND_ONLY + KEEPER_FIXED", "CLOCK + \";\" + APPEND_ONLY"),
+            Change(
+                "orders/migrations/0002_guards.py",
+                'CLOCK + ";" + APPEND_ONLY + KEEPER_FIXED',
+                'CLOCK + ";" + APPEND_ONLY',
+            ),
         ),
     ),
     Saboteur(
@@ -87,7 +101,9 @@ BUILDS = (
         ("tests/orders/test_place.py::test_events_can_be_neither_changed_nor_deleted",),
         (
             Change(
-                "orders/migrations/0002_guards.py", "CLOCK + \";\" + APPEND_ONLY + KEEPER_FIXED", "CLOCK + \";\" + KEEPER_FIXED"
+                "orders/migrations/0002_guards.py",
+                'CLOCK + ";" + APPEND_ONLY + KEEPER_FIXED',
+                'CLOCK + ";" + KEEPER_FIXED',
             ),
         ),
     ),

@@ -14,8 +14,16 @@ BUILDS = (
         ("S6", "L6"),
         ("tests/concurrency/test_lock_timeouts.py::test_no_channel_is_ever_called_with_a_transaction_open",),
         (
-            Change("payments/call.py", "    if connection.in_atomic_block:\n", "    if connection.in_atomic_block and not account_is_trusted():\n"),
-            Change("payments/call.py", "def let_go_of_database() -> None:\n", "def account_is_trusted() -> bool:\n    return True\n\n\ndef let_go_of_database() -> None:\n"),
+            Change(
+                "payments/call.py",
+                "    if connection.in_atomic_block:\n",
+                "    if connection.in_atomic_block and not account_is_trusted():\n",
+            ),
+            Change(
+                "payments/call.py",
+                "def let_go_of_database() -> None:\n",
+                "def account_is_trusted() -> bool:\n    return True\n\n\ndef let_go_of_database() -> None:\n",
+            ),
             Change(
                 PAY,
                 "    outcome = call(stream.account, lambda channel: channel.prepay(message))\n"
@@ -69,14 +77,22 @@ BUILDS = (
         "An answer of the channel is handed out although the order moved on meanwhile.",
         ("S3", "S8"),
         (
-            "tests/concurrency/test_place_races.py::test_a_new_amount_while_the_prepay_is_in_the_air_is_not_answered_with_the_old_one",
-            "torture.interleave --pair pay-cancel",
+            "tests/concurrency/test_place_races.py"
+            "::test_a_new_amount_while_the_prepay_is_in_the_air_is_not_answered_with_the_old_one",
         ),
         (
             Change(
                 PAY,
-                "    if isinstance(outcome, Known) and order.state == OrderState.OPEN and not _is_stale_amount(stream, order):\n",
-                "    if isinstance(outcome, Known):\n",
+                "    if stream.state != StreamState.CREATED or stream.call_lease != step.lease:\n        return None\n",
+                "",
+            ),
+            Change(
+                PAY,
+                "    if isinstance(outcome, Known) and order.state == OrderState.OPEN and not _is_stale_amount(stream, order):\n"
+                "        arrows.take_prepay(work, stream, outcome.value)\n",
+                "    if isinstance(outcome, Known):\n"
+                "        stream.prepay_expires_at = outcome.value.expires_at\n"
+                "        arrows.take_prepay(work, stream, outcome.value)\n",
             ),
         ),
     ),
@@ -100,10 +116,7 @@ BUILDS = (
         "stale-amount-handed-out-again",
         "An open stream is handed out again without comparing its amount with the order's.",
         ("M9", "S8"),
-        (
-            "tests/concurrency/test_place_races.py::test_a_click_and_a_new_amount_at_once_hand_out_the_new_amount_only",
-            "tests/orders/test_place.py::test_amending_watches_the_old_streams_and_changes_the_amount",
-        ),
+        ("tests/path/test_close.py::test_what_cannot_be_closed_is_not_taken_back_for_another_amount",),
         (
             Change(
                 PAY,
@@ -120,8 +133,8 @@ BUILDS = (
         (
             Change(
                 CLOSE,
-                "    for stream in work.streams:\n        if arrows.start_closing(work, stream, \"order amended\")",
-                "    for stream in work.streams[1:]:\n        if arrows.start_closing(work, stream, \"order amended\")",
+                '    for stream in work.streams:\n        if arrows.start_closing(work, stream, "order amended")',
+                '    for stream in work.streams[1:]:\n        if arrows.start_closing(work, stream, "order amended")',
             ),
         ),
     ),
@@ -133,8 +146,8 @@ BUILDS = (
         (
             Change(
                 CLOSE,
-                "    cache.void(order.number, order.version)\n    enqueue.kick(\"payonce.close\")\n",
-                "    enqueue.kick(\"payonce.close\")\n",
+                '    cache.void(order.number, order.version)\n    enqueue.kick("payonce.close")\n',
+                '    enqueue.kick("payonce.close")\n',
             ),
         ),
     ),
@@ -181,7 +194,7 @@ BUILDS = (
         "switch-past-processing",
         "Another channel may be chosen while the money of the first may be on its way.",
         ("S16", "S3"),
-        ("tests/path/test_close.py", "torture.interleave --pair stay-switch --sample 30"),
+        ("tests/path/test_pay.py::test_a_buyer_who_has_acted_gets_no_other_way_to_pay",),
         (
             Change(
                 PAY,

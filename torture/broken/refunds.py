@@ -20,7 +20,8 @@ BUILDS = (
             Change(
                 RUN,
                 "        payment=ticket.ref.payment, refund_number=number, amount_minor",
-                '        payment=ticket.ref.payment, refund_number=number + ("x" if ticket.asks_refund_first else ""), amount_minor',
+                '        payment=ticket.ref.payment, refund_number=number + ("x" if '
+                'ticket.asks_refund_first else ""), amount_minor',
             ),
         ),
     ),
@@ -35,7 +36,10 @@ BUILDS = (
         "repeated-past-its-window",
         "A refund is repeated although the channel may have forgotten its number.",
         ("M6",),
-        (f"{TEST}::test_past_its_replay_window_an_unknown_refund_is_only_asked_about", "tests/found/test_second_look.py"),
+        (
+            f"{TEST}::test_past_its_replay_window_an_unknown_refund_is_only_asked_about",
+            "tests/found/test_second_look.py",
+        ),
         (
             Change(
                 RUN,
@@ -60,21 +64,28 @@ BUILDS = (
         "two-workers-send-one-refund",
         "A worker carries a refund out although another one is at it.",
         ("M6", "S6"),
-        (f"{RACES}::test_two_workers_carry_one_refund_out_with_one_call", "torture.interleave --pair run-run --sample 30"),
+        (
+            f"{RACES}::test_two_workers_carry_one_refund_out_with_one_call",
+            "torture.interleave --pair run-run --sample 30",
+        ),
         (
             Change(
                 RUN,
-                "    if refund.call_lease and refund.call_lease_until is not None and refund.call_lease_until > work.at:\n        return RefundRun.LATER\n",
+                "    if refund.call_lease and refund.call_lease_until is not None and refund.call_lease_until > work.at:\n"
+                "        return RefundRun.LATER\n",
                 "",
             ),
             Change(
                 RUN,
-                "    if refund.next_try_at is None or refund.next_try_at > work.at:\n        return RefundRun.NOT_DUE\n",
+                "    if refund.next_try_at is None or refund.next_try_at > work.at:\n"
+                "        return RefundRun.NOT_DUE\n",
                 "    if refund.next_try_at is None:\n        return RefundRun.NOT_DUE\n",
             ),
             Change(
                 RUN,
-                "        if refund.call_lease != ticket.lease or refund.state not in SENDABLE:\n            return False\n        if not _is_allowed",
+                "        if refund.call_lease != ticket.lease or refund.state not in SENDABLE:\n"
+                "            return False\n"
+                "        if not _is_allowed",
                 "        if refund.state not in SENDABLE:\n            return False\n        if not _is_allowed",
             ),
         ),
@@ -87,7 +98,8 @@ BUILDS = (
         (
             Change(
                 ANSWER,
-                "    elif isinstance(outcome, Unknown) or asked_only:\n        not_answered(work, refund, short(outcome))\n",
+                "    elif isinstance(outcome, Unknown) or asked_only:\n"
+                "        not_answered(work, refund, short(outcome))\n",
                 "    elif isinstance(outcome, Unknown):\n        arrows.reject(work, refund, short(outcome))\n"
                 "    elif asked_only:\n        not_answered(work, refund, short(outcome))\n",
             ),
@@ -97,7 +109,10 @@ BUILDS = (
         "old-failure-frees-the-money",
         "An old message that a refund failed frees its money while a later call is unanswered.",
         ("M6", "M2"),
-        ("tests/found/test_second_look.py::test_an_old_failure_told_again_does_not_free_a_retried_refund_of_unknown_outcome",),
+        (
+            ""
+            "tests/found/test_second_look.py::test_an_old_failure_told_again_does_not_free_a_retried_refund_of_unknown_outcome",
+        ),
         (
             Change(
                 ANSWER,
@@ -123,15 +138,26 @@ BUILDS = (
         "refund-sum-unchecked",
         "More than was captured may be given back.",
         ("M2",),
-        (f"{TEST}::test_an_amount_that_is_not_there_is_refused", f"{TEST}::test_the_database_itself_refuses_more_than_was_captured"),
         (
-            Change(REFUND, "    if amount_minor <= 0 or amount_minor > stream.refundable_minor:\n", "    if amount_minor <= 0:\n"),
+            f"{TEST}::test_an_amount_that_is_not_there_is_refused",
+            f"{TEST}::test_the_database_itself_refuses_more_than_was_captured",
+        ),
+        (
+            Change(
+                REFUND,
+                "    if amount_minor <= 0 or amount_minor > stream.refundable_minor:\n",
+                "    if amount_minor <= 0:\n",
+            ),
             Change(
                 ARROWS,
                 "    if refund.amount_minor <= 0 or refund.amount_minor > stream.refundable_minor:\n",
                 "    if refund.amount_minor <= 0:\n",
             ),
-            Change(MIGRATION, "('refund_reserved_minor__gte', 0), ('refund_reserved_minor__lte', models.F('captured_minor'))", "('refund_reserved_minor__gte', 0)"),
+            Change(
+                MIGRATION,
+                "('refund_reserved_minor__gte', 0), ('refund_reserved_minor__lte', models.F('captured_minor'))",
+                "('refund_reserved_minor__gte', 0)",
+            ),
         ),
     ),
     Saboteur(
@@ -145,10 +171,14 @@ BUILDS = (
         (
             Change(
                 REFUND,
-                "    def decide(work: Work) -> RefundRequested:\n        stream = work.stream(stream_number)\n        if bind",
+                "    def decide(work: Work) -> RefundRequested:\n"
+                "        stream = work.stream(stream_number)\n"
+                "        if bind",
                 "    before = Stream.objects.filter(number=stream_number).first()\n\n"
                 "    def decide(work: Work) -> RefundRequested:\n        stream = work.stream(stream_number)\n"
-                "        if before is not None:\n            stream.refund_reserved_minor = before.refund_reserved_minor\n        if bind",
+                "        if before is not None:\n"
+                "            stream.refund_reserved_minor = before.refund_reserved_minor\n"
+                "        if bind",
             ),
         ),
     ),
@@ -160,10 +190,16 @@ BUILDS = (
         (
             Change(
                 ARROWS,
-                "    if any(other.stream_id == stream.pk and other.state in ACTIVE_REFUND_STATES for other in work.refunds):\n        return RefundMove.ANOTHER_ACTIVE\n    if refund.amount_minor",
+                "    if any(other.stream_id == stream.pk and other.state in ACTIVE_REFUND_STATES for other in work.refunds):\n"
+                "        return RefundMove.ANOTHER_ACTIVE\n"
+                "    if refund.amount_minor",
                 "    if refund.amount_minor",
             ),
-            Change(MIGRATION, "'ATTENTION'))), fields=('stream',), name='payonce_refund_one_active'", "'ATTENTION'))), fields=('stream', 'number'), name='payonce_refund_one_active'"),
+            Change(
+                MIGRATION,
+                "'ATTENTION'))), fields=('stream',), name='payonce_refund_one_active'",
+                "'ATTENTION'))), fields=('stream', 'number'), name='payonce_refund_one_active'",
+            ),
         ),
     ),
     Saboteur(
@@ -191,7 +227,8 @@ BUILDS = (
             Change(ARROWS, "    if by == refund.requested_by:\n        return RefundMove.SAME_PERSON\n", ""),
             Change(
                 MIGRATION,
-                "models.Q(('approved_by', ''), models.Q(('approved_by', models.F('requested_by')), _negated=True), _connector='OR')",
+                "models.Q(('approved_by', ''), models.Q(('approved_by', models.F('requested_by')), "
+                "_negated=True), _connector='OR')",
                 "models.Q(('amount_minor__gt', 0))",
             ),
         ),
@@ -248,7 +285,8 @@ BUILDS = (
             Change(
                 REFUND,
                 "    if isinstance(amount_minor, bool) or not isinstance(amount_minor, int):\n        raise TypeError",
-                "    if isinstance(amount_minor, bool) or not isinstance(amount_minor, int | float):\n        raise TypeError",
+                "    if isinstance(amount_minor, bool) or not isinstance(amount_minor, int | float):\n"
+                "        raise TypeError",
             ),
             Change(
                 "orders/place.py",
