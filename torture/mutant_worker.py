@@ -52,7 +52,10 @@ class Worker:
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Take the place of the ordinary run."""
         items = {item.nodeid: item for item in session.items}
-        first = next(iter(items.values()))
+        # Whoever comes first makes the database, for all children.
+        needs = {"db", "transactional_db"}
+        found = [item for item in session.items if needs & set(getattr(item, "fixturenames", ()))]
+        first = (found or session.items)[0]
         # What follows decides which fixtures end: only those of the session may stay, or of a place where every test is.
         last = session.items[-1]
         self.other = next((item for item in reversed(session.items) if item.path.parent != first.path.parent), last)

@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import tempfile
@@ -200,7 +201,7 @@ def try_all(
         mine = [{"mutant": asdict(mutant), "tests": names} for mutant, names in tasks[number :: options.jobs]]
         plan.write_text(json.dumps({"tasks": mine, "results": str(results), "until": until, "top": str(CHECKOUT)}))
         log = (folder / f"log{number}").open("w")
-        command = [*_pytest(tests), "-s", "-p", "torture.mutant_worker", "--timeout", "60"]
+        command = [*_pytest(tests), "-s", "-p", "torture.mutant_worker", "--timeout", "300"]
         environment = {**_environment(running, number), PLAN: str(plan)}
         workers.append((subprocess.Popen(command, cwd=CHECKOUT, env=environment, stdout=log, stderr=log), results, log))
     try:
@@ -326,5 +327,11 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
+def _end(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)
+
+
 if __name__ == "__main__":
+    for number in (signal.SIGINT, signal.SIGTERM):  # the workers end with us
+        signal.signal(number, _end)
     sys.exit(main())

@@ -25,7 +25,7 @@ BUILDS = (
         "The decision is made under the lock, and written after letting go of it.",
         ("S3", "M4", "S10"),
         (
-            f"{RACES}/test_pay_races.py::test_without_redis_clicks_queue_at_the_order_and_share_one_stream",
+            f"{RACES}/test_pay_races.py::test_a_hundred_clicks_at_once_make_one_stream_and_one_call",
             f"{RACES}/test_pay_races.py::test_a_payment_and_a_new_click_queue_in_either_order",
             "torture.interleave --pair settle-twice --sample 40",
         ),
