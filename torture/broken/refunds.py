@@ -241,8 +241,8 @@ BUILDS = (
         (
             Change(
                 REFUND,
-                "        waits = conf.APPROVAL_MINOR is not None and amount_minor >= conf.APPROVAL_MINOR\n",
-                "        waits = conf.APPROVAL_MINOR is not None and amount_minor < 0\n",
+                "        waits = needs_second_person(amount_minor, mine, conf.APPROVAL_MINOR)\n",
+                "        waits = needs_second_person(amount_minor, mine, None)\n",
             ),
         ),
     ),
