@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import secrets
 import shutil
+import signal
 import sqlite3
 import sys
 import time
@@ -26,7 +27,6 @@ import psycopg
 
 from config.environment import STATE_FOLDER
 from config.processes import ProcessError
-from config.supervisor import stop_on_signals
 from torture import rest, stories
 from torture.attacker import Attacker
 from torture.buyers import Crowd, World
@@ -54,7 +54,6 @@ Say = Callable[[str], None]
 def main(arguments: list[str] | None = None) -> int:
     """The command. Returns the exit status."""
     options = _options(arguments)
-    stop_on_signals()
     try:
         plan = _plan(options)
     except PlanError as error:
@@ -75,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (ProcessError, SourceError, psycopg.OperationalError) as error:
         print(f"torture: {error}", file=sys.stderr)
         return UNAVAILABLE
-    except KeyboardInterrupt:
+    except (asyncio.CancelledError, KeyboardInterrupt):
         print("torture: stopped before the end, which proves nothing", file=sys.stderr)
         return GENTLE
     (folder / "result.json").write_text(write_json(result) + "\n")
@@ -87,10 +86,20 @@ def main(arguments: list[str] | None = None) -> int:
 
 async def run(plan: Plan, folder: Path, say: Say, *, size: int, scale: float, is_kept: bool = False) -> Result:
     """Start the site in `folder`, let the storm go over it, heal it, and judge. Raises ProcessError, SourceError."""
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
+    if task is not None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, task.cancel)
     inbox = Inbox(folder / "inbox.jsonl")
     port = await inbox.start()
     manager = open_site(folder, plan.modes, port, say)
-    site = await asyncio.to_thread(manager.__enter__)
+    entering = asyncio.ensure_future(asyncio.to_thread(manager.__enter__))
+    try:
+        site = await asyncio.shield(entering)
+    except asyncio.CancelledError:  # what is being started must be there before it can be ended
+        await entering
+        await asyncio.to_thread(manager.__exit__, None, None, None)
+        raise
     try:
         inbox.secret = site.webhook_secret
         say(f"READY {' '.join(f'{name}={url}' for name, url in site.urls.items())}")
