@@ -192,15 +192,25 @@ def disputes(stated: Record, taken: Taken) -> list[Record]:
     ]  # fmt: skip
 
 
-def balance_transaction(row: Record, source: Record | str, fee: int = 0) -> Record:
-    """A movement of the journal."""
-    kind = {"capture": "charge", "refund": "refund", "refund_returned": "refund_failure"}.get(row["kind"], "adjustment")
-    category = {"adjustment": "dispute"}.get(kind, kind)
+def kind_of_movement(row: Record) -> str:
+    """The type of a movement of the journal."""
+    return {"capture": "charge", "refund": "refund", "refund_returned": "refund_failure"}.get(row["kind"], "adjustment")
+
+
+def transaction_id(row: Record) -> str:
+    """The id of a movement of the journal."""
+    return f"txn_{row['id']:016x}"
+
+
+def balance_transaction(row: Record, source: Record) -> Record:
+    """A movement of the journal, whose `id` is a transaction's by now."""
+    kind = kind_of_movement(row)
     return {
-        "id": f"txn_{row['id']:016x}", "object": "balance_transaction", "amount": row["amount_minor"],
+        "id": row["id"], "object": "balance_transaction", "amount": row["amount_minor"],
         "available_on": int(row["at"]), "created": int(row["at"]), "currency": row["currency"].lower(),
-        "description": None, "exchange_rate": None, "fee": fee, "fee_details": [], "net": row["amount_minor"] - fee,
-        "reporting_category": category, "source": source, "status": "available", "type": kind,
+        "description": None, "exchange_rate": None, "fee": 0, "fee_details": [], "net": row["amount_minor"],
+        "reporting_category": {"adjustment": "dispute"}.get(kind, kind), "source": source, "status": "available",
+        "type": kind,
     }  # fmt: skip
 
 

@@ -162,16 +162,19 @@ def get_refund(scene: Scene) -> Record:
 
 
 def list_sessions(scene: Scene) -> Record:
-    """Sessions by the time of their making."""
+    """Sessions by the time of their making. Only those of the page are looked at more closely."""
     expand = _expand(scene.params, _OF_SESSION, "data.")
     status, of_intent = scene.params.text("status"), scene.params.text("payment_intent")
-    rows = []
-    for stated, of in _payments(scene):
-        if stated["object"] == "checkout.session" and within(scene.params, stated["created_at"]):
-            row = objects.session(stated, of, expand)
-            if status in {"", row["status"]} and of_intent in {"", stated["intent"]}:
-                rows.append(row)
-    return _page(scene.params, rows, "/v1/checkout/sessions")
+    rows = [
+        stated
+        for stated in _stated(scene)
+        if stated["object"] == "checkout.session" and within(scene.params, stated["created_at"])
+        and of_intent in {"", stated["intent"]}
+    ]  # fmt: skip
+    if status:
+        rows = [row for row in rows if objects.session(*scene.seen(row["number"]))["status"] == status]
+    listed = _page(scene.params, rows, "/v1/checkout/sessions")
+    return {**listed, "data": [objects.session(*scene.seen(row["number"]), expand) for row in listed["data"]]}
 
 
 def list_intents(scene: Scene) -> Record:
@@ -230,19 +233,20 @@ def list_balance(scene: Scene) -> Record:
     """Balance transactions, from the journal; the planned faults leave out or invent a line."""
     is_whole = bool(_expand(scene.params, frozenset({"source"}), "data."))
     query = "SELECT * FROM journal WHERE account = ? ORDER BY id DESC"
-    rows = []
-    for row in map(row_dict, scene.database.execute(query, (scene.account.name,))):
-        source = _source(scene, row)
-        if source is not None and within(scene.params, row["at"]):
-            rows.append(objects.balance_transaction(row, source if is_whole else source["id"]))
-    left_out, invented = scene.faults.get("omit"), scene.faults.get("invent")
-    if left_out is not None:
-        name = left_out.arguments.get("name")
-        rows = [row for row in rows if not is_whole or name not in row["source"].get("metadata", {}).values()]
-    if invented is not None:
-        rows.insert(0, _invented(scene, invented.arguments))
-    kind = scene.params.text("type")
-    return _page(scene.params, [row for row in rows if kind in {"", row["type"]}], "/v1/balance_transactions")
+    rows = [
+        {**row, "id": objects.transaction_id(row)}
+        for row in map(row_dict, scene.database.execute(query, (scene.account.name,)))
+        if within(scene.params, row["at"]) and scene.params.text("type") in {"", objects.kind_of_movement(row)}
+    ]
+    if left_out := scene.faults.get("omit"):
+        rows = [row for row in rows if left_out.arguments.get("name") not in {row["number"], row["refund_number"]}]
+    listed = _page(scene.params, rows, "/v1/balance_transactions")
+    data = [objects.balance_transaction(row, _source(scene, row)) for row in listed["data"]]
+    if invented := scene.faults.get("invent"):
+        data.insert(0, _invented(scene, invented.arguments))
+    if not is_whole:
+        data = [{**row, "source": row["source"]["id"]} for row in data]
+    return {**listed, "data": data}
 
 
 def _invented(scene: Scene, arguments: dict[str, Any]) -> Record:
@@ -250,28 +254,21 @@ def _invented(scene: Scene, arguments: dict[str, Any]) -> Record:
     currency = str(arguments.get("currency", "CNY"))
     taken = Taken("cap_" + scene.token, 0, amount, currency, scene.at)
     stated = {"intent": "pi_" + scene.token, "description": "", "intent_metadata": {"payonce_number": number}}
-    row = {"id": 0, "at": scene.at, "kind": "capture", "amount_minor": amount, "currency": currency}
+    row = {"id": "txn_invented", "at": scene.at, "kind": "capture", "amount_minor": amount, "currency": currency}
     return objects.balance_transaction(row, objects.charge(stated, taken))
 
 
-def _source(scene: Scene, row: Record) -> Record | None:
-    payment = find_payment(scene.database, scene.account.name, row["number"])
-    note = find_note(scene.database, scene.account.name, STATED, row["number"])
-    if payment is None or note is None:
-        return None
-    of = objects.seen(payment, scene.at, "")
+def _source(scene: Scene, row: Record) -> Record:
+    stated, of = scene.seen(row["number"])
     taken = next(taken for taken in of.captures if taken.reference == row["reference"])
     if row["kind"] in {"dispute", "reversal"}:
-        return objects.disputes(note.value, taken)[0]
-    known = find_refund(scene.database, payment.id, row["refund_number"]) if row["refund_number"] else None
-    if known is None:
-        return objects.charge(note.value, taken)
-    return objects.refund(
-        note.value,
-        outbox.refund_content(payment, known),
-        objects.charge_id(taken),
-        objects.intent_id(note.value, taken),
-    )
+        return objects.disputes(stated, taken)[0]
+    payment = find_payment(scene.database, scene.account.name, row["number"])
+    known = find_refund(scene.database, payment.id, row["refund_number"]) if payment and row["refund_number"] else None
+    if payment is None or known is None:
+        return objects.charge(stated, taken)
+    content = outbox.refund_content(payment, known)
+    return objects.refund(stated, content, objects.charge_id(taken), objects.intent_id(stated, taken))
 
 
 def _refunds(scene: Scene, number: str) -> list[Record]:
@@ -292,11 +289,15 @@ def _refunds(scene: Scene, number: str) -> list[Record]:
     return [shown for _, shown in sorted(rows, key=lambda pair: pair[0], reverse=True)]
 
 
+def _stated(scene: Scene) -> list[Record]:
+    """What was stated of all payments of the account, the newest first."""
+    notes = find_notes(scene.database, scene.account.name, STATED)
+    return sorted((note.value for note in notes), key=lambda stated: -float(stated["created_at"]))
+
+
 def _payments(scene: Scene) -> list[tuple[Record, Seen]]:
     """All payments of the account, the newest first."""
-    notes = find_notes(scene.database, scene.account.name, STATED)
-    found = sorted((note.value for note in notes), key=lambda stated: -float(stated["created_at"]))
-    return [scene.seen(stated["number"]) for stated in found]
+    return [scene.seen(stated["number"]) for stated in _stated(scene)]
 
 
 def _events(scene: Scene) -> list[Record]:

@@ -362,7 +362,8 @@ def test_statement_faults_are_played(merchant: Merchant) -> None:
 def test_outage_and_slow_answers_are_unknown_or_not_sent(merchant: Merchant) -> None:
     ref = merchant.open_stream()
     with merchant.control.outage("stripe"):
-        refused = run(merchant.channel.query(ref))
+        # A kept connection may break under the first question; the next finds the door closed.
+        refused = [run(merchant.channel.query(ref)) for _ in range(2)][-1]
         assert isinstance(refused, Refused)
         assert refused.kind is RefusedKind.THROTTLED
     merchant.fault("query", "not_found")
