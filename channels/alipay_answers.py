@@ -40,7 +40,7 @@ _PARAMETERS = {
     "ACQ.ACCESS_FORBIDDEN": RefusedKind.CONFIG,
     "ACQ.PARTNER_ERROR": RefusedKind.CONFIG,
 }
-# Of each operation, under 40004 [D]. What is not listed is Unknown, and so is every SYSTEM_ERROR.
+# Of each operation, under 40004 [D]. What is not listed is Unknown, such as every SYSTEM_ERROR.
 BUSINESS: dict[str, dict[str, RefusedKind]] = {
     "prepay": {
         **_PARAMETERS,
@@ -86,7 +86,7 @@ _HINTS = {
 def judge_codes(operation: str, answer: Answer, raw: str) -> Refused | Unknown:
     """What a verified answer that is no success means."""
     kind, code = GATEWAY.get(answer.code), answer.sub_code or answer.code
-    if answer.code == wire.BUSINESS_FAILED and "SYSTEM_ERROR" not in answer.sub_code:
+    if answer.code == wire.BUSINESS_FAILED:
         kind = BUSINESS[operation].get(answer.sub_code)
     if kind is None:
         return Unknown(f"unlisted:{answer.code}:{answer.sub_code}"[:120], raw=raw)

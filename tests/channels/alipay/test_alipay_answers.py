@@ -167,7 +167,7 @@ def test_true_signature_over_another_members_text_is_not_taken(pair: Halves, cha
     for body in (
         f'{{"x":{{"alipay_trade_query_response":{genuine}}},"alipay_trade_query_response":{paid},"sign":"{signature}"}}',
         f'{{"alipay_trade_query_response":{genuine},"alipay_trade_query_response":{paid},"alipay_cert_sn":"{number}","sign":"{signature}"}}',
-        f'{{"alipay_trade_query_response":{paid},"sign":"{signature}","sign":"{signature}"}}',
+        f'{{"alipay_trade_query_response":{paid},"alipay_trade_query_response":{paid},"sign":"","sign":"{signature}"}}',
         f'{{"error_response":{genuine},"alipay_trade_query_response":{paid},"sign":"{signature}"}}',
     ):
         outcome = run(channel.query(REF), lambda _, body=body: HttpResponse(200, {}, body.encode()))

@@ -1,5 +1,6 @@
 """Notifications of Alipay: forms that are believed only with its signature, for this application, without a doubled field."""
 
+import base64
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
@@ -109,6 +110,17 @@ def test_x1_the_algorithm_is_pinned(sign_type: str) -> None:
     fields = {**FIELDS, "sign": sign_rsa(private_of(BANK["keys"]["alipay_private_key"]), signed_text(FIELDS).encode())}
     assert isinstance(parse(urlencode({**fields, "sign_type": sign_type}).encode()), NotAuthentic)
     assert isinstance(parse(urlencode({**fields, "sign_type": "RSA2"}).encode()), Notice)
+
+
+def test_x1_a_signature_has_one_spelling() -> None:
+    """Base64 has spare bits before its padding: another character there stands for the same bytes, and is an altered message."""
+    signature = sign_rsa(private_of(BANK["keys"]["alipay_private_key"]), signed_text(FIELDS).encode())
+    assert signature.endswith("==")
+    other = signature[:-3] + chr(ord(signature[-3]) + 1) + "=="
+    assert base64.b64decode(other) == base64.b64decode(signature)
+    assert isinstance(parse(urlencode({**FIELDS, "sign_type": "RSA2", "sign": signature}).encode()), Notice)
+    respelt = parse(urlencode({**FIELDS, "sign_type": "RSA2", "sign": other}).encode())
+    assert respelt == NotAuthentic("bad_signature")
 
 
 def test_x1_other_keys_verify_nothing() -> None:
