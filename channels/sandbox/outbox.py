@@ -47,7 +47,13 @@ def payment_content(account: SandboxAccount, payment: Payment, taken: Capture | 
     ordinal = payment.captures.index(first) if first is not None else 0
     return {
         # What only the formats of real channels tell; the bank's own leaves it out.
-        "details": {"subject": payment.subject, "created_at": payment.created_at, "ordinal": ordinal},
+        "details": {
+            "subject": payment.subject,
+            "created_at": payment.created_at,
+            "ordinal": ordinal,
+            "method": payment.method,
+            "payer": payment.payer,
+        },
         "number": payment.number,
         "merchant": account.merchant,
         "state": payment.state,

@@ -4,8 +4,8 @@ Errors (4xx) carry no signature; a close is answered with 204 also for a number 
 body; an expired order stays NOTPAY; a payment tells that something was refunded, not how much; `bad_signature` is a
 probe (WECHATPAY/SIGNTEST/). `keys["mode"]` says with which key the bank signs: in `switching`, now this one, now that.
 
-Not as the real channel: it keeps no history of prepay ids, an h5 address lives as long as the order, a notification does
-not know the payer and the kind of payment, and one of a refund states the refunded amount as the payment's total.
+Not as the real channel: it keeps no history of prepay ids, an h5 address lives as long as the order, and a notification of a
+refund states the refunded amount as the payment's total.
 """
 
 import itertools

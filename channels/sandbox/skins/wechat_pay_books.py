@@ -45,8 +45,7 @@ def prepay_fields(account: SandboxAccount, kind: str, payment: Payment) -> dict[
 
 def payment_fields(account: SandboxAccount, payment: Payment, is_refunded: bool) -> dict[str, Any]:
     """A payment as a query tells it: that something was refunded, not how much."""
-    content = outbox.payment_content(account, payment, None)
-    fields = _payment(account, content, payment.method, payment.payer)
+    fields = _payment(account, outbox.payment_content(account, payment, None))
     if is_refunded:
         fields |= {"trade_state": "REFUND", "trade_state_desc": "转入退款"}
     return fields
@@ -57,10 +56,10 @@ def payment_notice(account: SandboxAccount, content: dict[str, Any], style: Styl
     told, altered = dict(content["payment"]), style.altered
     if "amount_minor" in altered:
         told["paid_minor"] = altered["amount_minor"]
-    return _payment(account, {**told, **altered}, "qr", "")
+    return _payment(account, {**told, **altered})
 
 
-def _payment(account: SandboxAccount, content: dict[str, Any], method: str, payer: str) -> dict[str, Any]:
+def _payment(account: SandboxAccount, content: dict[str, Any]) -> dict[str, Any]:
     """A payment as a query and a notification tell it."""
     state, words = TRADE_STATES[content["state"]]
     total, currency = content.get("paid_minor", content["amount_minor"]), content["currency"]
@@ -75,9 +74,9 @@ def _payment(account: SandboxAccount, content: dict[str, Any], method: str, paye
     }
     if state == "SUCCESS":
         fields |= {
-            "transaction_id": content["reference"], "trade_type": TRADE_TYPES[method], "bank_type": "OTHERS",
+            "transaction_id": content["reference"], "trade_type": TRADE_TYPES[content["details"]["method"]], "bank_type": "OTHERS",
             "attach": "", "success_time": beijing(content["paid_at"]),
-            "payer": {"openid": payer or "oUpF8uMuAJO_M2pxb1Q9zNjWeS6o"},
+            "payer": {"openid": content["details"]["payer"] or "oUpF8uMuAJO_M2pxb1Q9zNjWeS6o"},
         }  # fmt: skip
         fields["amount"]["payer_total"] = total
     return fields

@@ -207,6 +207,16 @@ def test_x4_a_notification_keeps_no_buyer(simulator: WeChatSimulator) -> None:
     assert simulator.keys["apiv3_key"] not in repr(notice)
 
 
+def test_a_notification_tells_who_paid_and_how_and_neither_is_kept(simulator: WeChatSimulator) -> None:
+    request = simulator.prepay_request(simulator.new_number(), method="jsapi")
+    simulator.run(simulator.channel.prepay(request))
+    assert simulator.pay(request.number)
+    message = simulator.notification(request.number)
+    told = json.loads(simulator.channel.settings.decrypt(json.loads(message.body)["resource"]))
+    assert (told["trade_type"], told["payer"]) == ("JSAPI", {"openid": request.payer})
+    assert request.payer not in repr(simulator.channel.parse_notification(message, simulator.now()))
+
+
 def test_a_message_signed_long_ago_with_the_right_key_is_stale_not_bad(simulator: WeChatSimulator) -> None:
     body = simulator.message(content(simulator)).body
     old = NotificationRequest(body, simulator.headers(body, at=time.time() - 86_400))
