@@ -40,7 +40,19 @@ def bank(
     cache.reset()
     yield running
     running.control.clear_faults()
+    wait_until_quiet(running)
     registry.reset()
+
+
+def wait_until_quiet(running: RunningSandbox, seconds: float = 60) -> None:
+    """Nothing is on its way to us any more: the database is emptied next, and the next test has another one's money."""
+    deadline = time.monotonic() + seconds
+    while any(
+        message["state"] in {"NEW", "SENDING"} or (message["state"] == "DUE" and not message["attempts"])
+        for message in running.control.notifications()
+    ):
+        assert time.monotonic() < deadline, running.control.notifications()
+        time.sleep(0.02)
 
 
 @pytest.fixture
