@@ -10,15 +10,17 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 ARGS ?=
+# The seed of a run that is to be seen again.
+SEED ?=
 JSON ?= .payonce/smoke.json
 # Parallel test processes: one for each core, at most four (they share one PostgreSQL).
 JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); echo $$((n < 4 ? n : 4)))
-# How long `make torture` lets the storm rage; BUDGET is another name for it.
+# How many minutes `make model`, `make fuzz` and `make torture` take; MINUTES is the storm's own name for it.
 BUDGET ?= 5
 MINUTES ?= $(BUDGET)
 SCHEMA := docs/openapi.yaml
 
-.PHONY: help venv test check format demo smoke judges bench crash interleave torture saboteurs mutants wheel schema pins clean
+.PHONY: help venv test check format demo smoke judges bench crash interleave torture saboteurs mutants model fuzz wheel schema pins clean
 
 help: ## show what can be made
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -65,6 +67,12 @@ saboteurs: $(STAMP) ## break payonce on purpose; each broken build must be caugh
 
 mutants: $(STAMP) ## change the money modules a little, many times; some test must fail each time (ARGS="--module payments/policy.py")
 	@exec $(RUN) -m torture.mutants $(if $(BUDGET),--budget $(BUDGET)) $(ARGS)
+
+model: $(STAMP) ## play chance-drawn stories for BUDGET minutes against every invariant (SEED=7)
+	@exec $(RUN) -m tests.model --minutes $(BUDGET) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+fuzz: $(STAMP) ## fuzz the live API and its notifications for BUDGET minutes (SEED=7 for one round again)
+	@PAYONCE_FUZZ_MINUTES=$(BUDGET) PAYONCE_FUZZ_SEED=$(SEED) $(RUN) -m pytest -q -s --timeout 0 tests/fuzz $(ARGS)
 
 schema: $(STAMP) ## write the API description
 	@$(RUN) manage.py spectacular --file $(SCHEMA) --validate

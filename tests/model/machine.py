@@ -1,24 +1,31 @@
 """The stories: what buyers, operators, shops, channels, attackers and broken machines may do, in any order."""
 
-from datetime import UTC, datetime, timedelta
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any, ClassVar
 
+from hypothesis import event, target
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from payonce.channels.sandbox.control import ControlError
 from payonce.channels.sandbox.sender import Style
 from payonce.channels.sandbox.testing import RunningSandbox
 from payonce.orders.errors import AmendRefused, PlaceConflict
 from payonce.orders.models import Order
 from payonce.orders.place import place_order
 from payonce.orders.statuses import LateDecision
-from payonce.payments import close, expire, poll, refund, sweep
+from payonce.payments import capture, close, expire, notify, poll, refund, sweep, tasks
 from payonce.payments.message_rows import resend, skip
-from payonce.payments.models import Discrepancy, Refund, ShopMessage
+from payonce.payments.models import Discrepancy, Notification, Refund, ShopMessage
 from payonce.payments.pay import pay_order
 from payonce.payments.surplus import decide_case
 from tests.clock import Clock
 from tests.model.world import ACCOUNTS, POLICIES, ModelShop, World
+from torture.hardness import Hardness
 from torture.rules import Mode
 
 ORDERS_MAX = 3
@@ -26,11 +33,21 @@ some = st.integers(0, 11)
 accounts = st.sampled_from(sorted(ACCOUNTS))
 persons = st.sampled_from(["alice", "bob"])
 crashes = st.one_of(
-    st.none(), st.none(), st.none(),
-    st.tuples(st.integers(1, 12), st.sampled_from(["before", "after"]), st.sampled_from(["kill", "error"])),
+    st.none(), st.none(),
+    st.tuples(st.integers(1, 9), st.sampled_from(["before", "after"]), st.sampled_from(["kill", "error"])),
 )  # fmt: skip
+"""Where a step dies or fails: at its n-th boundary (a statement, a flight, a commit, a channel call), before or after."""
 answers = st.sampled_from(["", "", "", "drop_before", "drop_after", "error_before", "error_after", "bad_signature"])
 FORGERIES = ("bad_signature", "no_signature", "altered_body", "wrong_account", "other_secret")
+
+
+OPENINGS = ("placed", "paid", "paid twice", "paid late", "taken twice", "amended", "captured", "sent back in parts")
+SURPLUS = ("duplicates", "late", "mismatched", "second_captures")
+
+
+def there(name: str) -> Any:
+    """A rule that needs such rows: without them it would do nothing."""
+    return precondition(lambda self: self.world.there[name] > 0)
 
 
 def pick(rows: list[Any], which: int) -> Any:
@@ -43,31 +60,104 @@ class Story(RuleBasedStateMachine):
 
     bank: ClassVar[RunningSandbox]
     clock: ClassVar[Clock]
+    hardness: ClassVar[Hardness] = Hardness()
+    faults: ClassVar[Counter[str]] = Counter()
+    tally: ClassVar[Counter[str]] = Counter()
 
     def __init__(self) -> None:
         super().__init__()
         self.world: World | None = None
+        self.steps = 0
+        self.is_broken = False
 
-    @initialize(policy=st.sampled_from(POLICIES), verdict=st.sampled_from([None, None, *LateDecision]))
-    def begin(self, policy: dict[str, Any], verdict: LateDecision | None) -> None:
+    @initialize(
+        policy=st.sampled_from(POLICIES),
+        verdict=st.sampled_from([None, None, *LateDecision]),
+        opening=st.sampled_from(OPENINGS),
+        accounts=st.permutations(sorted(ACCOUNTS)),
+    )
+    def begin(self, policy: dict[str, Any], verdict: LateDecision | None, opening: str, accounts: list[str]) -> None:
         self.world = World(self.bank, self.clock, policy)
         self.world.begin()
         ModelShop.verdict = verdict
+        self.holds()
+        for act, *args in self.opening(opening, *accounts):
+            act(*args)
+            self.holds()
+
+    def opening(self, name: str, first: str, second: str, _third: str) -> Iterator[tuple[Any, ...]]:
+        """How the story begins: the ways in which money goes astray, so that what follows is not about empty tables."""
+        yield self.place, 1000, 60 if name == "paid late" else 900, None
+        if name == "placed":
+            return
+        if name == "captured":
+            first = "hold"
+        if name in ("amended", "paid twice"):
+            yield self.pay, 0, first, "", None
+        if name == "amended":
+            yield self.amend, 0, 500, None
+        yield self.pay, 0, second if name in ("amended", "paid twice") else first, "", None
+        if name == "paid late":
+            yield self.close_order, 0, None
+            yield self.advance, 70
+            yield self.sweep_expire, 2, None
+        yield self.pay_in_wallet, 0, "force" if name == "paid late" else "pay"
+        if name == "captured":
+            yield self.sweep_poll, "", 1, None
+        if name == "paid twice":
+            yield self.pay_in_wallet, 1, "force"
+        if name == "taken twice":
+            yield self.pay_twice_under_one_number, 0
+        yield self.all_notifications, False, None
+        if name == "sent back in parts":
+            yield self.ask_refund, 0, 400, "alice", None
+            yield self.sweep_refund, "", "refund", 1, None
 
     def teardown(self) -> None:
         if self.world is None:
             return
         try:
-            self.world.heal()
-            self.world.drain()
-            self.world.check(Mode.REST)
+            if not self.is_broken:
+                self.world.heal()
+                self.world.drain()
+                self.world.check(Mode.REST)
+                self._count()
         finally:
             self.world.end()
 
+    def _count(self) -> None:
+        """What this story went through, for the statistics of hypothesis and for those of the run."""
+        hardness, faults = self.world.hardness, self.world.faults
+        self.hardness.update(hardness)
+        self.faults.update(faults)
+        struck = hardness["orders"] if faults else 0
+        self.tally.update(
+            {
+                "stories": 1,
+                "steps": self.steps,
+                "orders": hardness["orders"],
+                "faulted_orders": struck,
+                "faults": faults.total(),
+            }
+        )
+        for name in sorted(name for name, count in {**hardness, **faults}.items() if count):
+            event(name)
+        target(
+            float(sum(hardness[name] for name in (*SURPLUS, "refunds_operator", "refunds_unclear"))),
+            label="money astray",
+        )
+
     @invariant()
     def holds(self) -> None:
-        if self.world is not None:
+        if self.world is None:
+            return
+        self.steps += 1
+        self.world.sync()
+        try:
             self.world.check()
+        except AssertionError:
+            self.is_broken = True
+            raise
 
     def stream(self, which: int) -> Any:
         """The newest streams come first, so that small numbers make simple stories."""
@@ -75,10 +165,10 @@ class Story(RuleBasedStateMachine):
 
     # --- the shop ---
 
-    @precondition(lambda self: Order.objects.count() < ORDERS_MAX)
+    @precondition(lambda self: self.world.there["orders"] < ORDERS_MAX)
     @rule(amount=st.sampled_from([1000, 500]), life=st.sampled_from([900, 60, None]), crash=crashes)
     def place(self, amount: int, life: int | None, crash: Any) -> None:
-        expires_at = None if life is None else self._now() + timedelta(seconds=life)
+        expires_at = None if life is None else self.world.now + timedelta(seconds=life)
         with self.world.crash(crash):
             place_order(
                 "shop",
@@ -124,30 +214,30 @@ class Story(RuleBasedStateMachine):
 
     # --- the buyer ---
 
-    @rule(which=some, account=accounts, fault=answers, crash=crashes)
+    @there("orders")
+    @rule(which=some, account=accounts, fault=st.one_of(answers, st.just("pay_before_answer")), crash=crashes)
     def pay(self, which: int, account: str, fault: str, crash: Any) -> None:
         order = pick(list(Order.objects.order_by("-id")), which)
         if order is None:
             return
         world = self.world
-        at = self._now()
-        if fault:
-            world.control.fault("prepay", fault, account=account)
-        args = {"order": order.number, "channel": account, "method": "qr", "db_at": at.timestamp()}
-        with world.crash(crash):
+        args = {"order": order.number, "channel": account, "method": "qr", "db_at": world.now.timestamp()}
+        with self.channel_fault(["prepay"], fault, account), world.crash(crash):
             result = pay_order(order.number, account, "qr")
             facts = {"code": result.code.value, "stream": result.stream}
             if result.code == "prepay":
                 facts |= {"amount_minor": result.amount_minor, "currency": result.currency}
             world.log("pay", "ok", args, facts)
-        world.control.clear_faults(op="prepay")
+        world.learn()
 
+    @there("streams")
     @rule(which=some, act=st.sampled_from(["open_page", "begin", "decline"]))
     def touch_wallet(self, which: int, act: str) -> None:
         stream = self.stream(which)
         if stream is not None:
             getattr(self.world.control, act)(stream.number, account=stream.account)
 
+    @there("streams")
     @rule(which=some, how=st.sampled_from(["pay", "pay", "force", "wrong amount", "wrong currency"]))
     def pay_in_wallet(self, which: int, how: str) -> None:
         stream = self.stream(which)
@@ -161,14 +251,37 @@ class Story(RuleBasedStateMachine):
         if acted.ok and acted.state == "PAID":
             self.world.took(stream.account, stream.number, amount)
 
+    @there("paid")
     @rule(which=some)
     def pay_twice_under_one_number(self, which: int) -> None:
         stream = self.stream(which)
         if stream is not None and self.world.control.second_capture(stream.number, account=stream.account).ok:
             self.world.took(stream.account, stream.number, stream.amount_minor)
 
+    @there("orders")
+    @rule(which=some, account=accounts, notified=st.booleans())
+    def click_and_pay(self, which: int, account: str, notified: bool) -> None:
+        """The common way, in one step, so that stories get far."""
+        self.pay(which, account, "", None)
+        self.holds()
+        self.pay_in_wallet(0, "pay")
+        if notified:
+            self.all_notifications(False, None)
+
+    @there("orders")
+    @rule(which=some, first=accounts, second=accounts)
+    def pay_in_two_wallets(self, which: int, first: str, second: str) -> None:
+        """Two QR codes on the table: the new one is paid, then the old one."""
+        self.pay(which, first, "", None)
+        self.holds()
+        self.pay(which, second, "", None)
+        self.holds()
+        self.pay_in_wallet(0, "pay")
+        self.pay_in_wallet(1, "force")
+
     # --- the channel ---
 
+    @there("messages")
     @rule(
         which=some,
         how=st.sampled_from(["deliver", "deliver", "repeat", "forge", "stale", "lose"]),
@@ -180,6 +293,8 @@ class Story(RuleBasedStateMachine):
         message = pick(world.messages()[::-1], which)
         if message is None:
             return
+        if how != "deliver":
+            world.faults[f"notification: {how}"] += 1
         if how == "lose":
             world.log("lose", "ok")
             return
@@ -190,12 +305,43 @@ class Story(RuleBasedStateMachine):
             for _ in range(2 if how == "repeat" else 1):
                 world.deliver(message, style, {"forge": "forge", "stale": "stale"}.get(how, "notify"))
 
+    @there("messages")
+    @rule(is_newest_first=st.booleans(), crash=crashes)
+    def all_notifications(self, is_newest_first: bool, crash: Any) -> None:
+        """Everything that the bank ever told about this story, once more, in or out of order."""
+        messages = self.world.messages()
+        with self.world.crash(crash):
+            for message in messages[::-1] if is_newest_first else messages:
+                self.world.deliver(message, Style(), "notify")
+
+    @there("messages")
+    @rule(which=some, number=st.sampled_from(["po0000000000000s01", "somebody-else-1"]), crash=crashes)
+    def money_that_nobody_expects(self, which: int, number: str, crash: Any) -> None:
+        """A true message about a number that matches no stream: of ours (an orphan) or of somebody else."""
+        message = pick([row for row in self.world.messages() if row.event.startswith("payment")], which)
+        if message is not None:
+            self.world.faults["notification: orphan"] += 1
+            with self.world.crash(crash):
+                self.world.deliver(
+                    replace(message, key=f"{message.key}-{number}"), Style(altered={"number": number}), "notify"
+                )
+
+    @rule(which=some, crash=crashes)
+    def stored_notification(self, which: int, crash: Any) -> None:
+        """An operator applies what a failure left in the inbox."""
+        row = pick(list(Notification.objects.filter(state="RECEIVED").order_by("id")), which)
+        if row is not None:
+            with self.world.crash(crash):
+                notify.apply_stored(row.pk)
+
+    @there("bank refunds")
     @rule(which=some, state=st.sampled_from(["DONE", "FAILED", "ATTENTION", "RETURNED"]))
     def bank_settles_refund(self, which: int, state: str) -> None:
         row = pick(self.world.ledger().refunds[::-1], which)
         if row is not None and not row["outside"]:
             self.world.control.settle_refund(row["payment_number"], row["number"], state, account=row["account"])
 
+    @there("paid")
     @rule(
         which=some,
         act=st.sampled_from(["dispute", "reverse", "outside_refund"]),
@@ -208,8 +354,6 @@ class Story(RuleBasedStateMachine):
         if act != "outside_refund":
             getattr(self.world.control, act)(stream.number, account=stream.account, amount_minor=amount)
             return
-        from payonce.channels.sandbox.control import ControlError
-
         try:
             self.world.control.outside_refund(stream.number, amount, account=stream.account)
         except ControlError:
@@ -217,18 +361,24 @@ class Story(RuleBasedStateMachine):
 
     # --- the sweeps ---
 
+    @there("streams")
     @rule(fault=answers, times=st.integers(1, 2), crash=crashes)
     def sweep_poll(self, fault: str, times: int, crash: Any) -> None:
         self._sweep("poll", ["query", "capture"], fault, times, crash)
 
+    @there("streams")
     @rule(fault=answers, race=st.sampled_from(["", "", "pay", "close"]), times=st.integers(1, 2), crash=crashes)
     def sweep_close(self, fault: str, race: str, times: int, crash: Any) -> None:
+        if race:
+            self.world.control.fault("close", "race_pay", winner=race)
         self._sweep("close", ["close"], fault, times, crash)
+        self.world.learn()
 
     @rule(times=st.integers(1, 2), crash=crashes)
     def sweep_expire(self, times: int, crash: Any) -> None:
         self._sweep("expire", [], "", times, crash)
 
+    @there("refunds")
     @rule(
         fault=st.one_of(answers, st.sampled_from(["refund_pending", "refund_failed", "refund_attention"])),
         op=st.sampled_from(["refund", "refund", "query_refund", "query"]), times=st.integers(1, 2), crash=crashes,
@@ -241,15 +391,35 @@ class Story(RuleBasedStateMachine):
         self._sweep(name, [], "", times, crash)
 
     def _sweep(self, name: str, ops: list[str], fault: str, times: int, crash: Any) -> None:
-        for op in ops if fault else ():
-            self.world.control.fault(op, fault)
-        with self.world.crash(crash):
+        with self.channel_fault(ops, fault), self.world.crash(crash):
             for _ in range(times):
                 sweep.SWEEPS[name][0]()
-        for op in ops:
-            self.world.control.clear_faults(op=op)
 
-    @rule(which=some, act=st.sampled_from(["poll", "close", "nudge"]), crash=crashes)
+    @contextmanager
+    def channel_fault(self, ops: list[str], do: str, account: str = "*") -> Iterator[None]:
+        """One call of each operation goes wrong at the channel; what did is counted."""
+        control = self.world.control
+        planned = [control.fault(op, do, account=account) for op in ops if do]
+        try:
+            yield
+        finally:
+            struck = sum(not control.remove_fault(number) for number in planned)
+            if struck:
+                self.world.faults[f"channel: {do}"] += struck
+
+    @there("tasks")
+    @rule(which=some, fate=st.sampled_from(["run", "run twice", "lose"]), crash=crashes)
+    def broker(self, which: int, fate: str, crash: Any) -> None:
+        """A task that was handed to the broker arrives, arrives twice, or never does."""
+        name = self.world.tasks.pop(which % len(self.world.tasks)).removeprefix("payonce.")
+        if fate != "run":
+            self.world.faults[f"task: {fate}"] += 1
+        for _ in range(("lose", "run", "run twice").index(fate)):
+            with self.world.crash(crash):
+                getattr(tasks, name).run()
+
+    @there("streams")
+    @rule(which=some, act=st.sampled_from(["poll", "close", "nudge", "capture"]), crash=crashes)
     def operator_looks(self, which: int, act: str, crash: Any) -> None:
         stream = self.stream(which)
         if stream is None:
@@ -259,11 +429,14 @@ class Story(RuleBasedStateMachine):
                 poll.poll_stream(stream.number, by="operator:alice")
             elif act == "close":
                 close.close_stream(stream.number, by="operator:alice")
+            elif act == "capture":
+                capture.capture_stream(stream.number)
             else:
                 poll.nudge(stream.number)
 
     # --- operators ---
 
+    @there("paid")
     @rule(which=some, amount=st.sampled_from([1000, 500, 400]), by=persons, crash=crashes)
     def ask_refund(self, which: int, amount: int, by: str, crash: Any) -> None:
         stream = self.stream(which)
@@ -273,13 +446,21 @@ class Story(RuleBasedStateMachine):
             asked = refund.request_refund(stream.number, amount, reason="duplicate", by=by)
             self.world.log("refund", "ok", {"order": stream.order.number}, {"refund": asked.number})
 
-    @rule(which=some, act=st.sampled_from(["approve", "decline", "retry", "write_off"]), by=persons, crash=crashes)
+    @there("refunds")
+    @rule(
+        which=some,
+        act=st.sampled_from(["approve", "decline", "retry", "write_off", "confirm"]),
+        by=persons,
+        crash=crashes,
+    )
     def judge_refund(self, which: int, act: str, by: str, crash: Any) -> None:
         row = pick(list(Refund.objects.order_by("-id")), which)
-        if row is not None:
+        done = {item["number"] for item in self.world.ledger().refunds if item["state"] == "DONE"}
+        if row is not None and (act != "confirm" or row.number in done):  # a person confirms what the channel shows
             with self.world.crash(crash):
                 getattr(refund, f"{act}_refund")(row.number, by)
 
+    @there("cases")
     @rule(which=some, decision=st.sampled_from(["refund", "keep", "accept", "dismiss"]), by=persons, crash=crashes)
     def decide(self, which: int, decision: str, by: str, crash: Any) -> None:
         case = pick(list(Discrepancy.objects.exclude(state="RESOLVED").order_by("-id")), which)
@@ -287,6 +468,7 @@ class Story(RuleBasedStateMachine):
             with self.world.crash(crash):
                 decide_case(case.pk, decision, by)
 
+    @there("parked")
     @rule(which=some, act=st.sampled_from([resend, skip]))
     def parked_message(self, which: int, act: Any) -> None:
         row = pick(list(ShopMessage.objects.filter(state="PARKED").order_by("-id")), which)
@@ -303,5 +485,12 @@ class Story(RuleBasedStateMachine):
     def flush_cache(self) -> None:
         self.world.flush_cache()
 
-    def _now(self) -> datetime:
-        return datetime.now(UTC) + timedelta(seconds=self.world.offset)
+    @rule(account=accounts)
+    def outage(self, account: str) -> None:
+        """The channel is down, until it is up again."""
+        world = self.world
+        if account in world.outages:
+            world.control.remove_fault(world.outages.pop(account))
+        else:
+            world.outages[account] = world.control.fault("*", "outage", account=account, times=None)
+            world.faults["channel: outage"] += 1

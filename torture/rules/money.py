@@ -132,6 +132,24 @@ def channel_holds_what_is_owed(facts: Facts, order: OrderFacts) -> Found:
             )  # fmt: skip
 
 
+@of_order(Mode.REST)
+def every_capture_is_taken_in(facts: Facts, order: OrderFacts) -> Found:
+    """M1: each capture under a stream's number is that stream's, or a second one that was adopted, or named by a case."""
+    if facts.after is None:
+        return
+    for row in order.streams:
+        if row["origin_number"] or not row["channel_reference"]:
+            continue
+        mine = {other["channel_reference"] for other in order.streams if other["account"] == row["account"]}
+        for capture in facts.after.captures.get((row["account"], row["number"]), []):
+            left = facts.after.net_minor(row["account"], capture["reference"])
+            if left and capture["reference"] not in mine and not _is_named(order, row, left):
+                yield Violation(
+                    "M1", f"{row['account']} holds {left} under {row['number']}: no stream has it, and no case",
+                    (show(row, *_STREAM), show(capture, "reference", "amount_minor", "currency")),
+                )  # fmt: skip
+
+
 @of_run(Mode.REST)
 def money_has_a_stream_or_a_case(facts: Facts) -> Found:
     """M1: money under a number of ours that is no stream's is an orphan case."""

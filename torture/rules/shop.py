@@ -5,7 +5,7 @@ from collections import defaultdict
 
 from torture.facts import Facts, OrderFacts, Violation, show
 from torture.graph import PUBLISHED
-from torture.rules import Found, Mode, of_order
+from torture.rules import Found, Mode, of_order, of_run
 from torture.sources import Row
 
 _MESSAGE = ("id", "listener", "sequence", "kind", "state", "try_count", "delivered_at", "last_answer")
@@ -18,31 +18,42 @@ def _is_touched(order: OrderFacts) -> bool:
 
 @of_order()
 def every_event_is_owed(facts: Facts, order: OrderFacts) -> Found:
-    """S11: what the shop must hear commits with the event, once for each listener, with the event's own words."""
-    listeners = {row["listener"] for row in order.messages} | {"shop"}
+    """S11: what the shop must hear commits with the event, with the event's own words."""
     owed = {(row["listener"], row["sequence"]): row for row in order.messages}
+    heard = _hearing(order)
     for event in order.events:
         if event["kind"] not in PUBLISHED:
             continue
-        row = owed.pop(("shop", event["sequence"]), None)
-        if row is None or row["kind"] != event["kind"]:
-            yield Violation(
-                "S11",
-                f"{order.number}: the shop is not owed event {event['sequence']}",
-                (show(event, "sequence", "kind"),),
-            )
-            continue
-        body = json.loads(row["body"])
-        if body.get("id") != f"{order.number}-{event['sequence']}" or body.get("kind") != event["kind"]:
-            yield Violation(
-                "S11",
-                f"{order.number}: a message says something else than its event",
-                (show(row, *_MESSAGE), row["body"]),
-            )
-        for listener in listeners - {"shop"}:
-            owed.pop((listener, event["sequence"]), None)
+        for listener, (first, last) in heard.items():
+            row = owed.pop((listener, event["sequence"]), None)
+            if row is not None and row["kind"] == event["kind"]:
+                yield from _same_words(order, event, row)
+            elif first <= event["sequence"] <= last:
+                yield Violation(
+                    "S11", f"{order.number}: {listener} is not owed event {event['sequence']}",
+                    (show(event, "sequence", "kind"),),
+                )  # fmt: skip
     for row in owed.values():
         yield Violation("S11", f"{order.number}: a message tells of no event", (show(row, *_MESSAGE),))
+
+
+def _hearing(order: OrderFacts) -> dict[str, tuple[int, int]]:
+    """From which event to which each listener must hear: the shop itself all of them, an address while it was configured."""
+    heard: dict[str, tuple[int, int]] = {}
+    for row in order.messages:
+        first, last = heard.get(row["listener"], (row["sequence"], row["sequence"]))
+        heard[row["listener"]] = (min(first, row["sequence"]), max(last, row["sequence"]))
+    return {**heard, "shop": (0, len(order.events))}
+
+
+def _same_words(order: OrderFacts, event: Row, message: Row) -> Found:
+    body = json.loads(message["body"])
+    if body.get("id") != f"{order.number}-{event['sequence']}" or body.get("kind") != event["kind"]:
+        yield Violation(
+            "S11",
+            f"{order.number}: a message says something else than its event",
+            (show(message, *_MESSAGE), message["body"]),
+        )
 
 
 @of_order()
@@ -90,6 +101,15 @@ def the_inbox_agrees(facts: Facts, order: OrderFacts) -> Found:
             is_told = row["state"] == "DELIVERED" and row["listener"] == listener
             if is_told and f"{order.number}-{row['sequence']}" not in first:
                 yield Violation("S11", f"{listener} never heard what counts as delivered", (show(row, *_MESSAGE),))
+
+
+@of_run()
+def tales_are_of_orders(facts: Facts) -> Found:
+    """S14: the shop was told nothing about an order that the database does not have."""
+    known = {order.number for order in facts.orders}
+    for order, listener in facts.inbox or ():
+        if order.startswith(facts.prefix) and order not in known:
+            yield Violation("S14", f"{listener} was told about {order}, and there is no such order")
 
 
 @of_order(Mode.REST)
