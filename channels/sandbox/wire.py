@@ -15,14 +15,21 @@ class MalformedError(ValueError):
 
 
 def read_object(body: bytes) -> dict[str, Any]:
-    """The JSON object that these bytes hold."""
+    """The JSON object that these bytes hold. A name that comes twice is refused: two readers could take different values."""
     try:
-        value = json.loads(body, parse_constant=_refuse_constant)
+        value = json.loads(body, parse_constant=_refuse_constant, object_pairs_hook=_once_each)
     except (ValueError, RecursionError):
         raise MalformedError("body") from None
     if not isinstance(value, dict):
         raise MalformedError("body")
     return value
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise MalformedError("body")
+    return found
 
 
 def write_object(value: dict[str, Any]) -> bytes:

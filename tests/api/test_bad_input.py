@@ -1,6 +1,7 @@
 """Bad input: a clear answer, nothing changed, no 5xx (X6, M8)."""
 
 import pytest
+from django.test import Client
 
 from payonce.orders.models import Order
 from tests.api.conftest import assert_problem, buyer_of, everything
@@ -173,6 +174,8 @@ def test_unknown_character_set_does_not_matter(scripted, shop):
 def test_address_that_is_none_is_a_problem_too(scripted, shop, path):
     for method in ("GET", "POST"):
         assert_problem(shop.call(method, path, None if method == "GET" else {}), 404, "not_found")
+    browser = Client(enforce_csrf_checks=True)
+    assert_problem(browser.post(path, b"{}", content_type="application/json"), 404, "not_found")
 
 
 @pytest.mark.parametrize(
@@ -180,8 +183,6 @@ def test_address_that_is_none_is_a_problem_too(scripted, shop, path):
 )
 def test_malformed_authorization_is_refused(scripted, header):
     """X6."""
-    from django.test import Client
-
     answer = Client().get("/api/orders/po0/", headers={"authorization": header})
     assert answer.status_code == 401
     assert answer["Content-Type"] == "application/problem+json"
@@ -215,8 +216,6 @@ def test_lock_that_is_not_granted_in_time_is_a_problem(scripted, settings):
 
 
 def test_mistake_of_ours_is_a_problem_and_is_reported(scripted, shop, monkeypatch):
-    from django.test import Client
-
     monkeypatch.setattr("payonce.payments.api.orders.read_standing", lambda order: 1 / 0)
     order = open_order()
     client = Client(raise_request_exception=False)
