@@ -323,7 +323,7 @@ class World:
     def drain(self, hours: float = 80.0) -> None:
         """Sweep until nothing is due, moving time on to whatever is due next: past the days after which a person is asked."""
         end = self.offset + timedelta(hours=hours).total_seconds()
-        for _round in range(1000):
+        for _round in range(4000):  # a stream that is asked about every few seconds for hours is still bounded
             with connections["default"].cursor() as cursor:
                 cursor.execute(NEXT_DUE)
                 wait = cursor.fetchone()[0]

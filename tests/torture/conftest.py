@@ -29,7 +29,7 @@ def run(request: pytest.FixtureRequest, django_db_setup: None, django_db_blocker
     with django_db_blocker.unblock(), testing.serve_in_thread(ACCOUNTS) as bank, movable_clock(NOON) as clock:
         if settings.REDIS_URL:
             redis.Redis.from_url(settings.REDIS_URL).flushdb()
-        world = World(bank, clock, {"REFUND": {"APPROVAL_MINOR": 700}})
+        world = World(bank, clock, {"REFUND": {"APPROVAL_MINOR": 900}})
         try:
             world.begin()
             orders = play(world)

@@ -334,7 +334,12 @@ def a_refund_of_another_amount(scene: Scene) -> None:
     next(row for row in scene.ledger.refunds if row["number"] == number)["amount_minor"] = 399
 
 
-@plant("S7", "and it is gone")
+@plant("S7", "was placed, and it is gone")
+def an_order_that_was_placed_is_gone(scene: Scene) -> None:
+    scene.done("place", order="po0000000000000")
+
+
+@plant("S7", "a buyer was given stream")
 def a_stream_that_a_buyer_got_is_gone(scene: Scene) -> None:
     scene.operation("pay")["result"] = {"code": "already_paid", "stream": "po0000000000000s01"}
 
