@@ -15,12 +15,14 @@ SEED ?=
 JSON ?= .payonce/smoke.json
 # Parallel test processes: one for each core, at most four (they share one PostgreSQL).
 JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); echo $$((n < 4 ? n : 4)))
-# How many minutes `make model`, `make fuzz` and `make torture` take; MINUTES is the storm's own name for it.
-BUDGET ?= 5
-MINUTES ?= $(BUDGET)
+# BUDGET=minutes bounds every target of the proof; each has a default of its own. MINUTES is torture's other name for it.
+MINUTES ?= $(or $(BUDGET),5)
+WITHIN = $(if $(BUDGET),--budget $(BUDGET))
+# What each part of `make proof` gets of its BUDGET (120 by default).
+SHARE = $(shell echo $$(( ($(or $(BUDGET),120) + 7) / 8 )))
 SCHEMA := docs/openapi.yaml
 
-.PHONY: help venv test check format demo smoke judges bench crash interleave torture saboteurs mutants model fuzz wheel schema pins clean
+.PHONY: help venv test check format demo smoke judges bench proof crash interleave torture saboteurs mutants model fuzz wheel schema pins clean
 
 help: ## show what can be made
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -54,25 +56,30 @@ bench: $(STAMP) ## measure each path beside its floor
 	@exec $(RUN) -m benchmarks $(ARGS)
 
 crash: $(STAMP) ## kill a process at every boundary of whole payments; each must recover (ARGS="--sample 100")
-	@exec $(RUN) -m torture.crash $(ARGS)
+	@exec $(RUN) -m torture.crash $(WITHIN) $(ARGS)
 
 interleave: $(STAMP) ## search the schedules of operations that race on one order (ARGS="--pair pay-pay")
-	@exec $(RUN) -m torture.interleave $(ARGS)
+	@exec $(RUN) -m torture.interleave $(WITHIN) $(ARGS)
 
 torture: $(STAMP) ## kill, pause, cut and flood real processes under buyers and an attacker (MINUTES=5 SEED=7 REPLAY=FILE)
 	@exec $(RUN) -m torture.run --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(REPLAY),--replay "$(REPLAY)") $(ARGS)
 
 saboteurs: $(STAMP) ## break payonce on purpose; each broken build must be caught (ARGS="--sample 3 --seed 1", BUDGET= minutes)
-	@exec $(RUN) -m torture.saboteurs $(if $(BUDGET),--budget $(BUDGET)) $(ARGS)
+	@exec $(RUN) -m torture.saboteurs $(WITHIN) $(ARGS)
 
 mutants: $(STAMP) ## change the money modules a little, many times; some test must fail each time (ARGS="--module payments/policy.py")
-	@exec $(RUN) -m torture.mutants $(if $(BUDGET),--budget $(BUDGET)) $(ARGS)
+	@exec $(RUN) -m torture.mutants $(WITHIN) $(ARGS)
 
 model: $(STAMP) ## play chance-drawn stories for BUDGET minutes against every invariant (SEED=7)
-	@exec $(RUN) -m tests.model --minutes $(BUDGET) $(if $(SEED),--seed $(SEED)) $(ARGS)
+	@exec $(RUN) -m tests.model --minutes $(or $(BUDGET),10) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 fuzz: $(STAMP) ## fuzz the live API and its notifications for BUDGET minutes (SEED=7 for one round again)
-	@PAYONCE_FUZZ_MINUTES=$(BUDGET) PAYONCE_FUZZ_SEED=$(SEED) $(RUN) -m pytest -q -s --timeout 0 tests/fuzz $(ARGS)
+	@PAYONCE_FUZZ_MINUTES=$(or $(BUDGET),5) PAYONCE_FUZZ_SEED=$(SEED) $(RUN) -m pytest -q -s --timeout 0 tests/fuzz $(ARGS)
+
+proof: $(STAMP) ## the long run: every attack in turn, within BUDGET minutes (120); ends with what failed
+	@failed=; for part in interleave crash torture "torture ARGS=--mode=no-cache" "torture ARGS=--mode=two-beats" model fuzz saboteurs; do \
+	    echo "=== $$part"; $(MAKE) $$part BUDGET=$(SHARE) MINUTES=$(SHARE) || failed="$$failed [$$part]"; done; \
+	    echo "failed:$${failed:- none}"; test -z "$$failed"
 
 schema: $(STAMP) ## write the API description
 	@$(RUN) manage.py spectacular --file $(SCHEMA) --validate
