@@ -168,13 +168,13 @@ def _prepared(
 
 
 def _both_halves(name: str, skin: str, url: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """An account's options for the bank and for the shop. `shop` in the options is for the shop alone."""
-    given = {key: value for key, value in options.items() if key != "shop"}
+    """An account's options for the bank and for the shop. `shop` in the options is for the shop alone, `notify_url` for the skin."""
+    given = {key: value for key, value in options.items() if key not in {"shop", "notify_url"}}
     base = {"adapter": "sandbox", "base_url": url, "secret": secrets.token_urlsafe(32)}
     if skin == OWN:
         return {**base, **given}, {**base, **given}
     found = skin_class(skin)
-    bank, shop = found.new_account(name, url)
+    bank, shop = found.new_account(name, url, options.get("notify_url", ""))
     return {**base, **found.account_options, **bank, **given}, {**shop, **options.get("shop", {})}
 
 
