@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from payonce.channels.base import Conversation
 from payonce.channels.contract.simulator import BREAKAGES, Simulator
-from payonce.channels.http import run, send
+from payonce.channels.http import run
 from payonce.channels.messages import (
     CaptureRequest,
     HttpRequest,
@@ -130,7 +130,7 @@ def _spoiler(simulator: Simulator, changes: list[tuple[int, Any, int | None]]) -
     left = iter(changes)
 
     def spoil(request: HttpRequest) -> HttpResponse | TransportError:
-        reply = send(request)
+        reply = simulator.send(request)
         if not isinstance(reply, HttpResponse):
             return reply
         place, value, status = next(left)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from payonce.channels.base import Channel, Conversation
-from payonce.channels.http import run
+from payonce.channels.http import run, send
 from payonce.channels.messages import (
     HttpRequest,
     HttpResponse,
@@ -18,6 +18,7 @@ from payonce.channels.messages import (
     PaymentRef,
     PrepayRequest,
     RefundRequest,
+    TransportError,
 )
 
 T = TypeVar("T")
@@ -84,9 +85,13 @@ class Simulator(ABC):
         """Texts that may appear in no outcome."""
         return ()
 
+    def send(self, request: HttpRequest) -> HttpResponse | TransportError:
+        """One request to the simulator: over HTTP, or answered in memory where you override it."""
+        return send(request)
+
     def run(self, conversation: Conversation[T]) -> T:
         """Run a conversation against the simulator."""
-        return run(conversation)
+        return run(conversation, self.send)
 
     def now(self) -> datetime:
         """The time."""
