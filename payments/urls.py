@@ -32,5 +32,5 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("metrics", metrics, name="metrics"),
     path("healthz", healthz, name="healthz"),
     path("readyz", readyz, name="readyz"),
-    re_path(r"^api/(?P<rest>.*)$", nothing_here),
+    re_path(r"^api/(?P<rest>[\s\S]*)$", nothing_here),  # an encoded line break is an address, too
 ]

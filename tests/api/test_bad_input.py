@@ -167,6 +167,8 @@ def test_unknown_character_set_does_not_matter(scripted, shop):
         "/api/nothing/",
         "/api/orders",
         "/api/orders/po%00/",
+        "/api/orders/%0A/",
+        "/api/%0D%0A",
         "/api/orders/%F0%9F%92%A9/",
         "/api/orders/a-b/pay/",
     ],
