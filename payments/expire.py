@@ -14,7 +14,8 @@ from payonce.payments.models import Stream
 from payonce.payments.statuses import OPEN_STREAM_STATES, StreamState
 from payonce.payments.transitions import streams as arrows
 
-RETRY = timedelta(seconds=5)
+RETRY, RETRY_MAX = timedelta(seconds=5), timedelta(minutes=10)
+"""How soon an order that waits for its streams is looked at again: the longer it waits, the later."""
 
 
 class Expired(StrEnum):
@@ -55,10 +56,11 @@ def _start(work: Work, reason: str, is_forced: bool) -> "Expired | tuple[str, ..
     if order.state == OrderState.OPEN and not is_due and not is_forced:
         order.next_expiry_at = order.expires_at
         return Expired.NOT_DUE
-    orders.start_closing(order, work.journal, reason)
+    begins = orders.start_closing(order, work.journal, reason) is OrderMove.MOVED
     orders.postpone_expiry(order, work.at + timedelta(seconds=schedule.CLAIM_SECONDS))
     for stream in work.streams:
-        stream.nudged_at = work.at if stream.state in OPEN_STREAM_STATES else stream.nudged_at
+        if begins and stream.state in OPEN_STREAM_STATES:
+            stream.nudged_at = work.at  # once: later looks would keep the channel asked every few seconds for ever
         arrows.start_closing(work, stream, f"order {reason}")
     _follow_up(work)
     return tuple(stream.number for stream in work.streams if stream.state == StreamState.CLOSING)
@@ -71,7 +73,8 @@ def _finish(work: Work) -> Expired:
         return Expired.PAID
     waiting = [stream for stream in work.streams if _holds_order(work, stream)]
     if waiting:
-        orders.postpone_expiry(order, work.at + RETRY)
+        waited = work.at - max(stream.nudged_at or stream.created_at for stream in waiting)
+        orders.postpone_expiry(order, work.at + min(max(waited / 10, RETRY), RETRY_MAX))
         return Expired.CLOSING
     if orders.close(order, work.journal) is OrderMove.MOVED:
         _follow_up(work)

@@ -7,6 +7,7 @@ from django.utils import timezone
 
 from payonce.channels.messages import CloseAnswer, CloseState, Known, PaymentState, PaymentView, Unknown
 from payonce.orders.models import Order
+from payonce.payments import clock as clocks
 from payonce.payments import expire, sweep
 from payonce.payments.models import Stream
 from payonce.payments.pay import PayCode, pay_order
@@ -106,3 +107,26 @@ def test_the_channels_minimum_is_the_only_reason_to_outlive_the_order(scripted, 
     stream = pending_stream(order)
     assert stream.payable_until - stream.created_at == timedelta(seconds=60)
     assert Order.objects.get().expires_at == order.expires_at
+
+
+def test_an_order_that_waits_long_is_looked_at_less_and_less(scripted, clock):
+    """L5, S16: money that is on its way for hours neither lets the order close nor has it looked at every few seconds."""
+    order = open_order()
+    stream = pending_stream(order)
+    apply(stream, PaymentView(stream.number, PaymentState.IN_PROGRESS))
+    clock.advance(3601)
+    looks, waited = 0, timedelta(0)
+    while waited < timedelta(hours=6):
+        looks += sweep.sweep_expire()
+        order.refresh_from_db()
+        gap = order.next_expiry_at - clock_now()
+        clock.advance(gap.total_seconds() + 0.1)
+        waited += gap
+    first_nudge = Stream.objects.get().nudged_at
+    assert order.state == "CLOSING"
+    assert 40 < looks < 120
+    assert clock_now() - first_nudge >= timedelta(hours=6)
+
+
+def clock_now():
+    return clocks.read_now()
