@@ -69,7 +69,7 @@ def test_command_serves_until_it_is_told_to_stop(tmp_path: Path, ending: signal.
     assert control.health()["pid"] == process.pid
     assert (tmp_path / "bank" / "control-token").stat().st_mode & 0o777 == 0o600
     process.send_signal(ending)
-    _, errors = process.communicate(timeout=10)
+    _, errors = process.communicate(timeout=120)
     assert (process.returncode, errors) == (0, "")
 
 
@@ -78,7 +78,7 @@ def test_command_keeps_its_ledger_in_a_folder_beside_it_where_none_is_named(tmp_
     assert process.stdout is not None
     told = process.stdout.readline()
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=120)
     assert told, errors
     assert json.loads(told)["data"] == "payonce-sandbox"
     assert (tmp_path / "payonce-sandbox" / "control-token").exists()
@@ -86,7 +86,7 @@ def test_command_keeps_its_ledger_in_a_folder_beside_it_where_none_is_named(tmp_
 
 def test_command_without_a_sandbox_account_is_wrong_usage(tmp_path: Path) -> None:
     process = start(tmp_path, free_port(), {})
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 2
     assert "nobody to serve" in errors
 
@@ -94,6 +94,6 @@ def test_command_without_a_sandbox_account_is_wrong_usage(tmp_path: Path) -> Non
 def test_taken_port_is_unavailable(tmp_path: Path) -> None:
     with listen(0) as taken:
         process = start(tmp_path, int(taken.getsockname()[1]), ACCOUNTS)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=120)
     assert process.returncode == 4
     assert "cannot serve" in errors

@@ -218,7 +218,7 @@ with embedded.private_postgres() as server:
         assert owner.stdout is not None
         pid, data, redis_pid, redis_socket = owner.stdout.readline().split()
         assert is_ours(int(pid), data)
-        assert is_ours(int(redis_pid), redis_socket)
+        assert wait_until(lambda: is_ours(int(redis_pid), redis_socket), 60)  # it names itself once it serves
         owner.kill()
         owner.communicate()
         with embedded.servers("test"):

@@ -92,6 +92,7 @@ class AlipaySimulator(Simulator):
         return self.control.calls(operation, number, account=self.account)
 
     def notification(self, number: str, **how: Any) -> NotificationRequest:
+        self.control.wait_delivered(number, account=self.account)  # else the bank's own message may come last
         self.control.send_notification(number, account=self.account, event="payment.paid", **how)
         return [message for message in self.box.messages if number.encode() in message.body][-1]
 

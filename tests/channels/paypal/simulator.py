@@ -93,6 +93,7 @@ class PayPalSimulator(Simulator):
         return [message for message in self.box.messages if all(text in message.body for text in wanted)][-1]
 
     def foreign_notification(self, number: str) -> NotificationRequest:
+        self.control.wait_delivered(number, 2, account=self.account)  # the approval and the capture
         self.control.send_notification(number, account=self.account, event="payment.paid", forgery="wrong_account")
         return [message for message in self.box.messages if number.encode() in message.body][-1]
 

@@ -177,6 +177,7 @@ class StripeSimulator(Simulator):
         return self.control.calls(operation, number, account=self.account)
 
     def notification(self, number: str) -> NotificationRequest:
+        self.control.wait_delivered(number, account=self.account)  # else the bank's own message may come last
         self.control.send_notification(number, account=self.account, event="payment.paid")
         return [message for message in self.box.messages if number.encode() in message.body][-1]
 

@@ -61,6 +61,7 @@ def test_an_account_that_was_not_switched_yet_refuses_the_other_key(world: dict[
 def test_altered_money_and_merchant_are_verified_and_stated(simulator: WeChatSimulator) -> None:
     """X1: verified but mismatched is for the caller to judge, so it must be told truly."""
     number, _ = simulator.paid()
+    simulator.control.wait_delivered(number, account=simulator.account)
     simulator.control.send_notification(
         number, account=simulator.account, altered={"amount_minor": 5, "merchant": "1999999999"}
     )
