@@ -24,7 +24,7 @@ from payonce.channels.messages import (
 CALL_SECONDS_MAX = 12.0
 _ROUND_TRIPS_MAX = 20
 _ANYTHING = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 _STATUSES = st.sampled_from([200, 201, 202, 204, 301, 400, 401, 402, 403, 404, 409, 422, 429, 500, 502, 503, 504, 599])
 _LEAVES = st.one_of(
