@@ -13,7 +13,7 @@ from payonce.payments import clock
 from payonce.payments.admin import present, search
 from payonce.payments.admin.actions import Action, ConfirmForm, Operator, Result, refused
 from payonce.payments.admin.base import ConsoleAdmin, display
-from payonce.payments.admin.facts import SURPLUS_KINDS, Fact, case_facts, case_sentence
+from payonce.payments.admin.facts import SURPLUS_KINDS, Fact, case_facts, case_note, case_sentence
 from payonce.payments.amounts import to_text
 from payonce.payments.models import Discrepancy
 from payonce.payments.permissions import Permission
@@ -127,7 +127,7 @@ def _refund_text(case: Discrepancy) -> str:
 
 
 DECIDE = Action(
-    "decide", _("Decide…"), Permission.DECIDE, lambda case: [case_sentence(case), case.note] if case.note else [case_sentence(case)],
+    "decide", _("Decide…"), Permission.DECIDE, lambda case: [case_sentence(case), case_note(case)] if case.note else [case_sentence(case)],
     refuse_decide, act_decide, case_facts, DecideForm, is_money=True,
 )  # fmt: skip
 
@@ -141,7 +141,7 @@ class DiscrepancyAdmin(ConsoleAdmin):
         "shown_state",
         "shown_amount",
         "order_link",
-        "summary",
+        "shown_summary",
         "shown_at",
         "decided_by",
     )
@@ -176,6 +176,11 @@ class DiscrepancyAdmin(ConsoleAdmin):
         """When it was opened."""
         return present.moment(row.opened_at)
 
+    @display(_("summary"))
+    def shown_summary(self, row: Discrepancy) -> str:
+        """The sentence that the step wrote."""
+        return case_sentence(row)
+
     @display(_("age"))
     def shown_age(self, row: Discrepancy) -> str:
         """How long it waits."""
@@ -200,7 +205,7 @@ class DiscrepancyAdmin(ConsoleAdmin):
             Fact(gettext("Resolved"), present.moment(row.resolved_at)),
             Fact(gettext("Decision"), row.get_decision_display() if row.decision else "–"),
             Fact(gettext("Decided by"), row.decided_by or "–"),
-            Fact(gettext("Note"), row.note or "–"),
+            Fact(gettext("Note"), case_note(row) or "–"),
         ]
         evidence = [Fact(name, _evidence(name, value, row.currency)) for name, value in _read(row.evidence).items()]
         return {
@@ -216,7 +221,7 @@ class DiscrepancyAdmin(ConsoleAdmin):
 class QueueAdmin(DiscrepancyAdmin):
     """A queue: open cases of some kinds, oldest first."""
 
-    list_display = ("shown_subject", "kind", "shown_amount", "order_link", "summary", "shown_age", "account")
+    list_display = ("shown_subject", "kind", "shown_amount", "order_link", "shown_summary", "shown_age", "account")
     list_filter = ()
     ordering = ("opened_at",)
     sortable_by = ()

@@ -9,7 +9,7 @@ from django.utils.translation import gettext
 from payonce.orders.statuses import OrderState
 from payonce.payments.admin import present
 from payonce.payments.admin.dossier import Dossier
-from payonce.payments.admin.facts import case_sentence
+from payonce.payments.admin.facts import case_note, case_sentence
 from payonce.payments.amounts import to_text
 from payonce.payments.models import Discrepancy, Refund, Stream
 from payonce.payments.statuses import (
@@ -71,7 +71,7 @@ def _open_case(everything: Dossier, page: "ConsoleAdmin") -> Diagnosis | None:
 
 def _first_case(cases: "list[Discrepancy]", page: "ConsoleAdmin") -> Diagnosis | None:
     for case in cases:
-        text = f"{case_sentence(case)} {case.note}".strip()
+        text = f"{case_sentence(case)} {case_note(case)}".strip()
         is_untold = case.kind == DiscrepancyKind.SHOP_NOT_TOLD
         label = gettext("Look at the case") if is_untold else gettext("Decide…")
         return Diagnosis("warn", f"{capfirst(case.get_kind_display())}: {text}", label, page.link_to(case))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from django.utils.translation import gettext
 
 from payonce.orders.models import Order
-from payonce.payments.admin import present, words
+from payonce.payments.admin import present, sentences, words
 from payonce.payments.admin.actions import Facts
 from payonce.payments.admin.dossier import Dossier, given_back_minor, on_its_way_minor
 from payonce.payments.amounts import to_text
@@ -95,7 +95,12 @@ def case_sentence(row: Discrepancy) -> str:
     if row.kind in SURPLUS_KINDS and row.amount_minor:
         facts = {"number": row.subject, "amount": to_text(row.amount_minor, row.currency)}
         return gettext("%(number)s took %(amount)s that its order does not need.") % facts
-    return row.summary
+    return sentences.in_own_language(row.summary)
+
+
+def case_note(row: Discrepancy) -> str:
+    """Why it is a person's, or what was decided; a person's own words as they are."""
+    return sentences.in_own_language(row.note)
 
 
 def message_facts(row: ShopMessage) -> Facts:

@@ -11,7 +11,7 @@ from django.utils.translation import gettext_lazy as _
 
 from payonce.orders.conf import get_settings
 from payonce.payments import notify
-from payonce.payments.admin import confirm, present, search
+from payonce.payments.admin import confirm, present, search, words
 from payonce.payments.admin.actions import Action, Operator, Result, Tool
 from payonce.payments.admin.base import ConsoleAdmin, display
 from payonce.payments.admin.facts import Fact
@@ -47,7 +47,7 @@ PROCESS = Action(
 class NotificationAdmin(ConsoleAdmin):
     """The inbox, newest first."""
 
-    list_display = ("shown_key", "shown_state", "account", "event", "number", "result", "count", "shown_at")
+    list_display = ("shown_key", "shown_state", "account", "event", "number", "shown_result", "count", "shown_at")
     list_filter = ("state",)
     ordering = ("-received_at",)
     sortable_by = ("shown_at",)
@@ -56,6 +56,11 @@ class NotificationAdmin(ConsoleAdmin):
     def all_rows(self) -> Any:
         """Never the body: it is read on its own page."""
         return super().all_rows().defer("body", "headers")
+
+    @display(_("result"))
+    def shown_result(self, row: Notification) -> str:
+        """What it came to."""
+        return words.say("result", row.result)
 
     @display(_("dedupe key"))
     def shown_key(self, row: Notification) -> str:
@@ -117,7 +122,7 @@ class NotificationAdmin(ConsoleAdmin):
                 Fact(gettext("About"), present.copyable(row.number)),
                 Fact(gettext("Stream"), present.link(self.link_to(stream), stream.number) if stream else "–"),
                 Fact(gettext("Event"), row.event or "–"),
-                Fact(gettext("Came to"), row.result or "–"),
+                Fact(gettext("Came to"), words.say("result", row.result) or "–"),
                 Fact(gettext("Times"), row.count),
                 Fact(gettext("Received"), present.moment(row.received_at)),
                 Fact(gettext("Processed"), present.moment(row.processed_at)),

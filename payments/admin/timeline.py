@@ -13,7 +13,7 @@ from payonce.orders.errors import EventChainBroken
 from payonce.orders.events import verify_chain
 from payonce.orders.models import Event, Order
 from payonce.orders.statuses import OrderState
-from payonce.payments.admin import present, words
+from payonce.payments.admin import present, sentences, words
 from payonce.payments.amounts import to_text
 from payonce.payments.statuses import DiscrepancyState, RefundState, StreamState
 
@@ -138,7 +138,7 @@ def _fact(name: str, value: Any, currency: str) -> str:
         return to_text(value, currency)
     if name.endswith(("_at", "_until")) and isinstance(value, str):
         return value[:19].replace("T", " ") + " UTC"
-    return words.say(name, value)
+    return sentences.in_own_language(words.say(name, value))
 
 
 def _entry(event: Event, previous: datetime | None, currency: str) -> Entry:

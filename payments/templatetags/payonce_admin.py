@@ -81,6 +81,14 @@ def case_sentence(case: Any) -> str:
     return facts.case_sentence(case)
 
 
+@register.filter
+def case_note(case: Any) -> str:
+    """Why a case is a person's, or what was decided about it."""
+    from payonce.payments.admin import facts
+
+    return facts.case_note(case)
+
+
 @register.simple_tag(takes_context=True)
 def row_url(context: template.Context, row: models.Model) -> str:
     """The page of a row on this admin site."""
