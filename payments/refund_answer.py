@@ -55,6 +55,7 @@ def apply_outcome(
     elif outcome.kind is RefusedKind.CONFLICT:
         arrows.lose_sight(work, refund, f"conflict: {outcome.code}")
         try_later(work, refund)
+        _contradicted(work, refund)
     else:
         _rejected(work, refund, outcome)
 
@@ -148,6 +149,13 @@ def _failed(work: Work, refund: Refund, view: RefundView, *, is_asked: bool) -> 
 def _rejected(work: Work, refund: Refund, outcome: Refused) -> None:
     if arrows.reject(work, refund, outcome.code) is RefundMove.MOVED:
         to_person(work, refund, f"The channel refused {refund.number} ({outcome.kind.value}: {outcome.code}).")
+
+
+def _contradicted(work: Work, refund: Refund) -> None:
+    """The channel says that its state forbids it, for instance since somebody gave the money back there: a person is told soon."""
+    sent_at = refund.first_sent_at or work.at
+    if (work.at - sent_at).total_seconds() >= schedule.REFUND_CONFLICT_SECONDS:
+        to_person(work, refund, f"{refund.number} gets nowhere ({refund.last_answer}): look it up at the channel.")
 
 
 def _attention(work: Work, refund: Refund, view: RefundView) -> None:

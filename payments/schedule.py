@@ -14,6 +14,8 @@ REFUND_TRY_SECONDS = (2, 5, 15, 30, 45, 60, 60, 60, 60, 60, 60, 120, 300, 600, 1
 """Gaps between the tries of a refund: for some minutes never more than one, so that the end of a disturbance is soon noticed."""
 REFUND_GIVE_UP_SECONDS = 3 * 86_400
 REFUND_WAIT_SECONDS = 7 * 86_400
+REFUND_CONFLICT_SECONDS = 60
+"""How long after its first sending a refund may be refused as a contradiction before a person is told: it rarely heals by itself."""
 MESSAGE_TRY_SECONDS = (15, 60, 300, 1_800, 7_200, 21_600, 43_200, 86_400)
 NOTIFICATION_TRY_SECONDS = (2, 10, 30, 60, 300, 600)
 BREAKER_FAILURES = 5

@@ -200,6 +200,21 @@ def test_a_refund_that_gets_nowhere_for_days_comes_to_a_person(scripted, surplus
     assert Discrepancy.objects.filter(state="OPEN").exists()
 
 
+def test_a_refund_that_the_channel_contradicts_again_comes_to_a_person_within_minutes(scripted, surplus, clock):
+    """S13: a sum that somebody gave back at the channel itself is refused for ever; nobody should wait days to learn it."""
+    row, account = Refund.objects.get(), surplus.account
+    scripted.answers[account, "query"] += [Known(view_of(surplus))] * 20
+    scripted.answers[account, "refund"] += [Refused(RefusedKind.CONFLICT, "EXCEEDS")] * 20
+    run_refund(row.number)
+    assert not Discrepancy.objects.filter(state="OPEN").exists()  # one refusal may be about the moment
+    for _ in range(6):
+        clock.advance(30)
+        sweep.sweep_refund()
+    assert Discrepancy.objects.get(state="OPEN").refund == row
+    row.refresh_from_db()
+    assert row.next_try_at is not None  # and it goes on meanwhile, under the same number
+
+
 def test_a_number_is_given_up_only_after_proof_that_it_moved_nothing(scripted, surplus, clock):
     """M6: the first call's outcome was unknown; the refusal of the repeat says nothing about it."""
     row, account = Refund.objects.get(), surplus.account
