@@ -126,6 +126,11 @@ class AlipayChannel(Channel):
         return self.settings.seller_id
 
     @property
+    def takes_real_money(self) -> bool:
+        """Alipay's own sandbox has a gateway of its own."""
+        return "sandbox" not in self.settings.base_url
+
+    @property
     def capabilities(self) -> Capabilities:
         """What Alipay can do; amounts and windows as its pages state them."""
         return Capabilities(

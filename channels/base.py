@@ -63,6 +63,11 @@ class Channel(ABC):
         return str(self.options.get("merchant", ""))
 
     @property
+    def takes_real_money(self) -> bool:
+        """False for a sandbox or a test mode, where anybody can pay with nothing: the deploy check refuses it."""
+        return True
+
+    @property
     @abstractmethod
     def capabilities(self) -> Capabilities:
         """What this account can do."""

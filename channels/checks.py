@@ -13,14 +13,13 @@
 | E108 | base_url is not https (deploy only) |
 | E109 | two accounts share one secret (deploy only) |
 | E110 | the adapter refuses the options |
-| E111 | a sandbox takes no real money (deploy only) |
+| E111 | a sandbox or a test mode takes no real money (deploy only) |
 """
 
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from payonce.channels.base import Channel
 from payonce.channels.errors import ChannelConfigError, UnknownAdapter
 from payonce.channels.options import Problem, problems_of
 from payonce.channels.registry import adapter_class
@@ -58,18 +57,20 @@ def _problems_of_account(account: Any, options: Any) -> Iterator[Problem]:
         return
     wrong = list(problems_of(name, adapter.option_specs, options))
     yield from wrong
-    if not any(not problem.deploy_only for problem in wrong):
-        yield from _refusal(adapter, name, options)
-    if adapter.adapter == "sandbox":
-        hint = "Anybody with its wallet page can pay. Configure a real channel before you sell anything."
-        yield Problem("E111", f"{where} is a sandbox: it takes no real money.", hint, name, deploy_only=True)
-
-
-def _refusal(adapter: type[Channel], account: str, options: Mapping[str, Any]) -> Iterator[Problem]:
+    if any(not problem.deploy_only for problem in wrong):
+        return
     try:
-        adapter(account, options)
+        channel = adapter(name, options)
     except ChannelConfigError as error:
-        yield Problem("E110", str(error), "", account)
+        yield Problem("E110", str(error), "", name)
+        return
+    if not channel.takes_real_money:
+        hint = (
+            "Anybody can pay there with money that does not exist. Configure the live account before you sell anything."
+        )
+        yield Problem(
+            "E111", f"{where} is a sandbox or a test mode: it takes no real money.", hint, name, deploy_only=True
+        )
 
 
 def _shared_secrets(accounts: Mapping[str, Any]) -> Iterator[Problem]:

@@ -144,6 +144,11 @@ class PayPalChannel(Channel):
         self.clock: Callable[[], float] = time.time
 
     @property
+    def takes_real_money(self) -> bool:
+        """PayPal's own sandbox has a host of its own."""
+        return "sandbox" not in self._base_url
+
+    @property
     def capabilities(self) -> Capabilities:
         """The buyer has three hours to approve; a request id of an order lives for six, of which one is kept in reserve."""
         return Capabilities(

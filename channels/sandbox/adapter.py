@@ -97,6 +97,11 @@ class SandboxChannel(Channel):
         self.clock: Callable[[], float] = time.time
 
     @property
+    def takes_real_money(self) -> bool:
+        """Never: whoever sees the wallet page can pay."""
+        return False
+
+    @property
     def capabilities(self) -> Capabilities:
         """What this account can do, as its options say."""
         return self.settings.capabilities

@@ -75,6 +75,11 @@ class StripeChannel(Channel):
         return self.settings.merchant
 
     @property
+    def takes_real_money(self) -> bool:
+        """A test key takes test cards."""
+        return self.settings.is_live
+
+    @property
     def capabilities(self) -> Capabilities:
         """What this account can do."""
         return self.settings.capabilities

@@ -171,3 +171,9 @@ def test_capabilities_are_those_of_the_products_that_were_signed() -> None:
     assert stated.replay_window_seconds is None
     assert stated.refund_interval_seconds == 3
     assert timedelta(seconds=stated.notification_horizon_seconds) > timedelta(hours=24, minutes=22)
+
+
+def test_a_shop_that_goes_live_at_the_sandbox_is_told() -> None:
+    gateway = "https://openapi-sandbox.dl.alipaydev.com/gateway.do"
+    (found,) = problems({"alipay": {**SHOP, "base_url": gateway}})
+    assert (found.id, found.deploy_only) == ("E111", True)

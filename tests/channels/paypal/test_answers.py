@@ -392,3 +392,9 @@ def test_no_secret_and_no_person_is_kept(channel, options):
     assert any(isinstance(outcome, Unknown | Refused) for outcome in outcomes)
     texts = [repr(outcome) for outcome in outcomes] + [repr(channel), repr(channel._token), str(channel)]
     assert not any(canary in text for canary in CANARIES for text in texts)
+
+
+def test_a_shop_that_goes_live_at_the_sandbox_is_told(options):
+    assert checks.problems({"paypal": {name: value for name, value in options.items() if name != "base_url"}}) == []
+    (found,) = checks.problems({"paypal": {**options, "base_url": "https://api-m.sandbox.paypal.com"}})
+    assert (found.id, found.deploy_only) == ("E111", True)

@@ -539,7 +539,15 @@ def test_wrong_options_are_named_by_the_system_check(options: dict[str, Any], id
 
 
 def test_good_options_pass() -> None:
-    assert problems({"stripe": dict(GOOD)}) == []
+    assert [problem for problem in problems({"stripe": dict(GOOD)}) if not problem.deploy_only] == []
+
+
+def test_a_shop_that_goes_live_with_a_test_key_is_told() -> None:
+    """Test cards pay with money that does not exist."""
+    live = {**GOOD, "secret_key": SECRET.replace("_test_", "_live_")}
+    assert problems({"stripe": live}) == []
+    (found,) = problems({"stripe": {**GOOD, "secret_key": SECRET.replace("_live_", "_test_")}})
+    assert (found.id, found.deploy_only) == ("E111", True)
 
 
 def test_missing_library_is_named_with_the_fix(monkeypatch: pytest.MonkeyPatch) -> None:
