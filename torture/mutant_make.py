@@ -102,6 +102,10 @@ class Source:
                 if isinstance(target, ast.Name) and not target.id.startswith("__") and target.id != "T":
                     yield target.id, node
 
+    def segment(self, node: ast.stmt) -> str:
+        """The text of a function or assignment."""
+        return ast.get_source_segment(self.text, node) or ""
+
     def mutated(self, mutant: Mutant) -> ast.stmt:
         """The changed function or assignment."""
         node = next(node for place, node in self.places() if place == mutant.place)
@@ -194,13 +198,10 @@ def _compare(node: ast.Compare) -> Iterator[_Change]:
             def make(index: int = index, other: type[ast.cmpop] = other) -> None:
                 node.ops[index] = other()
 
-            yield _Change(
-                node,
-                _arrow(
-                    before, node, make, lambda index=index, operator=operator: node.ops.__setitem__(index, operator)
-                ),
-                make,
-            )
+            def undo(index: int = index, operator: ast.cmpop = operator) -> None:
+                node.ops[index] = operator
+
+            yield _Change(node, _arrow(before, node, make, undo), make)
 
 
 def _boolean(node: ast.BoolOp) -> Iterator[_Change]:

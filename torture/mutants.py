@@ -1,10 +1,15 @@
 """Mutation testing of the modules that decide about money: every small change of their code must make a test fail.
 
-    python -m torture.mutants [--module payments/policy.py] [--line N] [--fast] [--reuse] [--budget MINUTES] [--jobs N] [--json] [--list]
+    python -m torture.mutants [--module payments/policy.py] [--line N] [--sample N --seed S] [--deep] [--reuse] [--resume] [--again]
+                              [--seconds S] [--budget MINUTES] [--jobs N] [--json] [--list]
 
-The tests run once with coverage, which says who executes which line. Then each mutant is put into a forked process and meets the
-tests that execute it, the most telling first. A survivor is a hole in the tests, or it changes nothing that anybody could see: then
-`torture/mutants_justified.json` says why. A justification that fits no survivor is an error too.
+The tests run once with coverage, which says who executes which line (`--reuse` keeps what an earlier run measured, but for test files
+that changed). Then each mutant is put into a forked process and meets the tests that execute it, by price: quick ones that execute
+little else, or killed often before, come first. It survives when none fails within `--seconds` of tests. Every result is written at
+once, so a run can be continued (`--resume`; `--again` tries those again that survived).
+
+A survivor is a hole in the tests, or it changes nothing that anybody could see: then `torture/mutants_justified.json` says why.
+A justification that fits no survivor is an error too.
 
 Exit status: 0 every mutant was killed or is justified, 1 one was not, 2 wrong usage, 3 the budget ended first (INVALID),
 4 a server cannot be had.
@@ -13,24 +18,24 @@ Exit status: 0 every mutant was killed or is justified, 1 one was not, 2 wrong u
 import argparse
 import json
 import os
-import queue
+import random
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from coverage import CoverageData
-
 from config import embedded
 from config.processes import ProcessError
-from torture.mutant_make import Definition, Mutant, Source
+from torture.mutant_make import Mutant, Source
+from torture.mutant_seen import Seen, clean_environment, digest, measure, pytest_command
 from torture.mutant_worker import PLAN
 from torture.sabotage import CHECKOUT
 
@@ -41,11 +46,12 @@ MODULES = (
 )  # fmt: skip
 TESTS = ("tests/path", "tests/payments", "tests/orders", "tests/found")
 MORE_TESTS = ("tests/concurrency", "tests/api", "tests/admin", "tests/cost")
-"""Slower, and asked only about what the fast ones let live."""
+"""Slower, and asked only by `--deep`."""
 JUSTIFIED = CHECKOUT / "torture" / "mutants_justified.json"
-TESTS_MAX = 15
-COVERAGE_SECONDS = 3_600
 KEPT = CHECKOUT / ".payonce" / "mutants"
+SILENT_SECONDS_MAX = 300.0
+"""A worker that tells nothing for so long hangs itself."""
+NOTICED = ("killed", "timeout", "crashed")
 
 
 @dataclass
@@ -66,58 +72,183 @@ class Score:
         return 100.0 * (self.killed + self.timeout) / tried if tried else 100.0
 
 
-class Seen:
-    """Who executes what: for every module and line the tests, by a run with coverage."""
+class Results:
+    """What is known of each mutant, on disk as it comes. A result holds for the text of the function that it was found with."""
 
-    def __init__(self, runs: Sequence[tuple[Path, Path]]) -> None:
-        self.seconds: dict[str, float] = {}
-        self.lines: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
-        for data, report in runs:
-            self.seconds |= json.loads(report.read_text())
-            coverage = CoverageData(str(data))
-            coverage.read()
-            for path in coverage.measured_files():
-                real = Path(path).resolve()
-                if real.is_relative_to(CHECKOUT):
-                    lines = self.lines[str(real.relative_to(CHECKOUT))]
-                    for line, names in coverage.contexts_by_lineno(path).items():
-                        lines[line] |= {name.partition("|")[0] for name in names if name}
+    def __init__(self, path: Path, sources: Mapping[str, Source]) -> None:
+        self.path = path
+        self.texts = {
+            (module, name): digest(source.segment(node))
+            for module, source in sources.items()
+            for name, node in source.places()
+        }
 
-    def tests_of(self, source: Source, mutant: Mutant) -> list[str]:
-        """The tests that execute the mutant's lines, or whoever executes a function that uses the module's name. The most telling first."""
-        lines = self.lines.get(source.path, {})
-        places = dict(source.places())
-        wanted: set[int] = set(range(mutant.line, mutant.end + 1))
-        if not isinstance(places[mutant.place], Definition):
-            wanted = {line for line, names in lines.items() if names}
-        found = set().union(*(lines.get(line, set()) for line in wanted)) if wanted else set()
-        telling = {name: sum(name in names for names in lines.values()) for name in found}
-        # A test that executes little of the module and is quick says most for its price.
-        return sorted(found, key=lambda name: telling[name] * (0.2 + self.seconds.get(name, 1.0)))[:TESTS_MAX]
+    def read(self, mutants: Iterable[Mutant]) -> dict[tuple[str, str], dict[str, Any]]:
+        """The last result of each of these mutants."""
+        if not self.path.exists():
+            return {}
+        text = self.path.read_text(encoding="utf-8")
+        told = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+        known = {(result["module"], result["key"]): result for result in told}
+        return {
+            (mutant.module, mutant.key): found
+            for mutant in mutants
+            if (found := known.get((mutant.module, mutant.key))) and found["text"] == self.text_of(mutant)
+        }
+
+    def text_of(self, mutant: Mutant) -> str:
+        """The fingerprint of the function as it is now."""
+        return self.texts[mutant.module, mutant.place]
+
+    def forget(self, mutants: Iterable[Mutant]) -> None:
+        """Drop what is known of these mutants."""
+        gone = {(mutant.module, mutant.key) for mutant in mutants}
+        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
+        told = [line for line in lines if (json.loads(line)["module"], json.loads(line)["key"]) not in gone]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text("".join(f"{line}\n" for line in told), encoding="utf-8")
+
+    def add(self, result: Mapping[str, Any]) -> None:
+        """One more."""
+        with self.path.open("a", encoding="utf-8") as out:
+            out.write(json.dumps(result) + "\n")
+
+
+class Crew:
+    """The workers of one run. Each has a database of its own; one that dies is started again behind the mutant that it had."""
+
+    def __init__(self, seen: Seen, results: Results, options: argparse.Namespace, until: float) -> None:
+        self.seen = seen
+        self.results = results
+        self.options = options
+        self.until = until
+        self.stopped = threading.Event()
+        self.weights = {module: seen.weights(module) for module in seen.places}
+
+    def try_all(self, mutants: Sequence[Mutant], environments: Sequence[Mapping[str, str]]) -> None:
+        """Share the mutants among the workers. Raises ProcessError when one cannot start."""
+        shares = [mutants[number :: len(environments)] for number in range(len(environments))]
+        with ThreadPoolExecutor(len(environments)) as pool:
+            runs = [pool.submit(self._share, *pair) for pair in zip(shares, environments, strict=True)]
+            try:
+                self._watch(mutants, runs)
+            finally:
+                self.stopped.set()
+        for run in runs:
+            run.result()
+
+    def _share(self, mutants: Sequence[Mutant], environment: Mapping[str, str]) -> None:
+        left, false_starts, unfit = list(mutants), 0, set[str]()
+        while left and time.time() < self.until and not self.stopped.is_set():
+            with tempfile.TemporaryDirectory(prefix="payonce-mutants-") as name:
+                folder = Path(name)
+                status = self._run(folder, left, unfit, environment)
+                began = _json(folder / "began")
+                found = self.results.read(left)
+                if status == 0:
+                    more = set(_json(folder / "unfit") or ())
+                    unfit |= more
+                    wrong = [mutant for mutant in left if found.get((mutant.module, mutant.key), {}).get("by") in more]
+                    self.results.forget(wrong)
+                    left = wrong
+                    continue
+                left = [mutant for mutant in left if (mutant.module, mutant.key) not in found]
+                guilty = next((mutant for mutant in left if began == [mutant.module, mutant.key]), None)
+                if guilty is None:
+                    false_starts += 1
+                    if false_starts > 1 and not self.stopped.is_set():
+                        raise ProcessError(f"a worker failed:\n{(folder / 'log').read_text()[-3000:]}")
+                    continue
+                self.results.add(
+                    {**self._facts(guilty), "how": "crashed", "by": "its worker", "tests": 0, "seconds": 0}
+                )
+                left.remove(guilty)
+
+    def _facts(self, mutant: Mutant) -> dict[str, Any]:
+        facts = {"module": mutant.module, "key": mutant.key, "line": mutant.line}
+        return {**facts, "text": self.results.text_of(mutant)}
+
+    def _run(
+        self, folder: Path, mutants: Sequence[Mutant], unfit: set[str], environment: Mapping[str, str]
+    ) -> int | None:
+        names = list(self.seen.seconds)
+        index = {name: number for number, name in enumerate(names)}
+        asked = [sorted(index[test] for test in self.seen.tests_of(mutant) - unfit) for mutant in mutants]
+        tasks = [
+            {"mutant": asdict(mutant), "text": self.results.text_of(mutant), "tests": tests}
+            for mutant, tests in zip(mutants, asked, strict=True)
+        ]
+        plan = {
+            "names": names, "seconds": list(self.seen.seconds.values()), "weights": self.weights, "limit": self.options.seconds,
+            "tasks": tasks, "until": self.until, "top": str(CHECKOUT), "results": str(self.results.path),
+            "began": str(folder / "began"), "unfit": str(folder / "unfit"),
+        }  # fmt: skip
+        (folder / "plan").write_text(json.dumps(plan))
+        files = sorted({names[test].partition("::")[0] for tests in asked for test in tests}) or [TESTS[0]]
+        command = [*pytest_command(files), "-s", "--tb=native", "-p", "torture.mutant_worker", "--timeout", "0"]
+        with (folder / "log").open("w") as log:
+            process = subprocess.Popen(
+                command, cwd=CHECKOUT, env={**environment, PLAN: str(folder / "plan")}, stdout=log, stderr=log
+            )
+            try:
+                self._wait(process, folder / "began")
+            finally:
+                _end_process(process)
+        return process.returncode
+
+    def _wait(self, process: "subprocess.Popen[bytes]", began: Path) -> None:
+        told, since = 0.0, time.monotonic()
+        while process.poll() is None and not self.stopped.wait(0.3):
+            changed = began.stat().st_mtime if began.exists() else 0.0
+            if changed != told:
+                told, since = changed, time.monotonic()
+            elif time.monotonic() - since > SILENT_SECONDS_MAX:
+                return
+
+    def _watch(self, mutants: Sequence[Mutant], runs: Sequence[Any]) -> None:
+        shown, said, began = set(self.results.read(mutants)), 0, time.monotonic()
+        while True:
+            is_over = all(run.done() for run in runs)
+            found = self.results.read(mutants)
+            for key, result in found.items():
+                if key not in shown and result["how"] not in NOTICED:
+                    text = f"{result['how']} {result['module']}:{result['line']}: {result['key']} ({result['tests']} tests) {result['by']}"
+                    _say(self.options, text)
+            shown |= set(found)
+            if len(found) // 50 > said:
+                said = len(found) // 50
+                _say(self.options, f"{len(found)} of {len(mutants)} after {time.monotonic() - began:.0f} s")
+            if is_over or any(run.done() and run.exception() for run in runs):
+                return
+            time.sleep(1)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command. Returns the exit status."""
     options = _options(arguments)
-    sources = {path: Source.read(CHECKOUT, path) for path in options.module or MODULES}
+    sources = {path: Source.read(CHECKOUT, path) for path in MODULES}
     mutants = [
-        mutant for source in sources.values() for mutant in source.mutants if options.line in (None, mutant.line)
+        mutant
+        for path in options.module or MODULES
+        for mutant in sources[path].mutants
+        if options.line in (None, mutant.line)
     ]
+    if options.sample is not None and options.sample < len(mutants):
+        chosen = set(random.Random(options.seed).sample(range(len(mutants)), options.sample))
+        mutants = [mutant for number, mutant in enumerate(mutants) if number in chosen]
     if options.list:
         for mutant in mutants:
             print(f"{mutant.module}:{mutant.line}: {mutant.key}")
         return 0
     began = time.monotonic()
-    until = time.time() + options.budget * 60
     try:
         with embedded.servers("test") as running:
-            results = search(sources, mutants, options, until, running)
+            results = search(sources, mutants, options, time.time() + options.budget * 60, running)
     except ProcessError as error:
         print(error, file=sys.stderr)
         return 4
-    scores, stale = judge(
-        mutants, results, json.loads(JUSTIFIED.read_text(encoding="utf-8")), is_whole=options.line is None
-    )
+    is_whole = options.line is None and options.sample is None
+    scores, stale = judge(mutants, results, json.loads(JUSTIFIED.read_text(encoding="utf-8")), is_whole=is_whole)
     status = 1 if stale or any(score.survivors for score in scores.values()) else 0
     if status == 0 and any(score.untried for score in scores.values()):
         status = 3
@@ -126,119 +257,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def search(
-    sources: dict[str, Source],
-    mutants: Sequence[Mutant],
-    options: argparse.Namespace,
-    until: float,
-    running: embedded.Servers,
-) -> list[dict[str, Any]]:
-    """Try every mutant with the fast tests, and what they let live with the slower ones."""
-    with tempfile.TemporaryDirectory(prefix="payonce-mutants-") as name:
-        folder = Path(name)
-        found: dict[tuple[str, str], dict[str, Any]] = {}
-        left = list(mutants)
-        for stage, tests in enumerate((TESTS,) if options.fast else (TESTS, MORE_TESTS)):
-            if not left:
-                break
-            _say(options, f"{len(left)} mutants; running {' '.join(tests)} once with coverage")
-            seen = measure(tests, KEPT, options, running)
-            tasks = [(mutant, seen.tests_of(sources[mutant.module], mutant)) for mutant in left]
-            for result in try_all(tasks, tests, folder, options, until, running):
-                key = (result["module"], result["key"])
-                if stage == 0 or result["how"] != "survived" or key not in found:
-                    found[key] = {**result, "tests": result["tests"] + found.get(key, {}).get("tests", 0)}
-            left = [mutant for mutant in left if found.get((mutant.module, mutant.key), {}).get("how") == "survived"]
-        return list(found.values())
-
-
-def measure(tests: Sequence[str], folder: Path, options: argparse.Namespace, running: embedded.Servers) -> Seen:
-    """Run the tests with coverage, a folder at a time; they must pass. `folder` keeps what was seen for `--reuse`. Raises ProcessError."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(max_workers=options.jobs) as pool:
-        places = queue.SimpleQueue[int]()
-        for number in range(options.jobs):
-            places.put(number)
-
-        def one(target: str) -> tuple[Path, Path]:
-            data, report = folder / f"{target.replace('/', '-')}.coverage", folder / f"{target.replace('/', '-')}.json"
-            if not (options.reuse and data.exists() and report.exists()):
-                place = places.get()
-                try:
-                    _measure_one(target, data, report, _environment(running, place))
-                finally:
-                    places.put(place)
-            return data, report
-
-        return Seen(list(pool.map(one, tests)))
-
-
-def _measure_one(target: str, data: Path, report: Path, environment: dict[str, str]) -> None:
-    data.unlink(missing_ok=True)
-    rules = data.with_suffix(".config")
-    # By file: the package reaches its folders through links, which coverage does not follow from the package's name.
-    files = "".join(f"\n    {CHECKOUT / module}" for module in MODULES)
-    rules.write_text(f"[run]\nbranch = false\ninclude ={files}\ndata_file = {data}\nparallel = false\n")
-    command = [*_pytest([target]), "-p", "torture.mutant_seconds", "--cov", f"--cov-config={rules}"]
-    command += ["--cov-context=test", "--cov-report="]
-    told = subprocess.run(
-        command, cwd=CHECKOUT, env={**environment, "PAYONCE_MUTANTS_SECONDS": str(report)}, capture_output=True, text=True,
-        timeout=COVERAGE_SECONDS, check=False,
-    )  # fmt: skip
-    if told.returncode:
-        report.unlink(missing_ok=True)
-        raise ProcessError(f"the tests do not pass without any mutant:\n{told.stdout[-3000:]}{told.stderr[-1000:]}")
-
-
-def try_all(
-    tasks: Sequence[tuple[Mutant, list[str]]], tests: Sequence[str], folder: Path, options: argparse.Namespace, until: float,
-    running: embedded.Servers,
+    sources: dict[str, Source], mutants: Sequence[Mutant], options: argparse.Namespace, until: float, running: embedded.Servers
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Share the mutants among worker processes; each has a database of its own."""
-    workers = []
-    for number in range(options.jobs):
-        plan, results = folder / f"plan{number}", folder / f"results{number}"
-        results.write_text("")
-        mine = [{"mutant": asdict(mutant), "tests": names} for mutant, names in tasks[number :: options.jobs]]
-        plan.write_text(json.dumps({"tasks": mine, "results": str(results), "until": until, "top": str(CHECKOUT)}))
-        log = (folder / f"log{number}").open("w")
-        command = [*_pytest(tests), "-s", "-p", "torture.mutant_worker", "--timeout", "300"]
-        environment = {**_environment(running, number), PLAN: str(plan)}
-        workers.append((subprocess.Popen(command, cwd=CHECKOUT, env=environment, stdout=log, stderr=log), results, log))
-    try:
-        _watch(workers, options)
-    finally:
-        for process, _results, log in workers:
-            if process.poll() is None:
-                process.terminate()
-                process.wait(60)
-            log.close()
-    broken = [Path(log.name).read_text()[-2000:] for process, _results, log in workers if process.returncode]
-    if broken:
-        raise ProcessError(f"a worker failed:\n{broken[0]}")
-    return [result for _process, results, _log in workers for result in _lines(results)]
-
-
-def _watch(workers: Iterable[tuple[Any, Path, Any]], options: argparse.Namespace) -> None:
-    shown: dict[Path, int] = defaultdict(int)
-    while True:
-        is_over = all(process.poll() is not None for process, _results, _log in workers)
-        for _process, results, _log in workers:
-            found = _lines(results)
-            for result in found[shown[results] :]:
-                if result["how"] not in ("killed", "timeout"):
-                    _say(
-                        options,
-                        f"{result['how']} {result['module']}:{result['line']}: {result['key']} ({result['tests']} tests) {result['by']}",
-                    )
-            shown[results] = len(found)
-        if is_over:
-            return
-        time.sleep(1)
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    text = path.read_text(encoding="utf-8")
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    """Try every mutant that has no result yet. Returns the results of all."""
+    environments = [_environment(running, number) for number in range(options.jobs)]
+    seen = Seen(sources, KEPT / "seen.json")
+    if options.reuse:
+        seen.load()
+    for name in measure(seen, TESTS + MORE_TESTS if options.deep else TESTS, environments):
+        _say(options, f"fails without any mutant, and is not asked: {name}")
+    results = Results(KEPT / "results.jsonl", sources)
+    known = results.read(mutants) if options.resume or options.again else {}
+    if options.again:
+        known = {key: result for key, result in known.items() if result["how"] in NOTICED}
+    left = [mutant for mutant in mutants if (mutant.module, mutant.key) not in known]
+    results.forget(left)
+    _say(options, f"{len(left)} mutants, {len(seen.seconds)} tests")
+    if left:
+        Crew(seen, results, options, until).try_all(left, environments)
+    return list(results.read(mutants).values())
 
 
 def judge(
@@ -259,7 +296,7 @@ def judge(
             score.untried += 1
         elif result["how"] == "killed":
             score.killed += 1
-        elif result["how"] == "timeout":
+        elif result["how"] in ("timeout", "crashed"):
             score.timeout += 1
         elif mutant.key in justified.get(mutant.module, {}):
             used.add((mutant.module, mutant.key))
@@ -271,14 +308,23 @@ def judge(
     return dict(scores), [f"{module}: {key}" for module, key in sorted(every - used)]
 
 
-def _pytest(tests: Sequence[str]) -> list[str]:
-    return [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", *tests]
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def _end_process(process: "subprocess.Popen[bytes]") -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _environment(running: embedded.Servers, number: int) -> dict[str, str]:
     redis = embedded.redis_url("test", 2 + os.getpid() % 60 * 4 + number) if running.redis_url else ""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))}
-    return {**kept, "DATABASE_URL": running.database_url, "REDIS_URL": redis or "", "PYTHONPATH": str(CHECKOUT)}
+    return {**clean_environment(), "DATABASE_URL": running.database_url, "REDIS_URL": redis or ""}
 
 
 def _print(
@@ -315,15 +361,22 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m torture.mutants", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--module", action="append", choices=MODULES, metavar="PATH", help="may be repeated")
     parser.add_argument("--line", type=int, help="only the mutants of this line")
-    parser.add_argument("--fast", action="store_true", help="only the fast tests")
-    parser.add_argument("--reuse", action="store_true", help="take the coverage that the last run measured")
+    parser.add_argument("--sample", type=int, help="only so many, by chance")
+    parser.add_argument("--seed", type=int, default=1, help="of the sample")
+    parser.add_argument("--deep", action="store_true", help=f"ask {', '.join(MORE_TESTS)} too")
+    parser.add_argument(
+        "--reuse", action="store_true", help="take what earlier runs measured, but for test files that changed"
+    )
+    parser.add_argument("--resume", action="store_true", help="keep the results of the last run")
+    parser.add_argument("--again", action="store_true", help="keep them, and try again what survived")
+    parser.add_argument("--seconds", type=float, default=15.0, help="of tests that a mutant must survive")
     parser.add_argument("--budget", type=float, default=120.0, help="minutes; what is left then makes the run INVALID")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), choices=range(1, 5))
     parser.add_argument("--list", action="store_true", help="say what there is, and run nothing")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
-    if options.budget <= 0:
-        parser.error("--budget must be positive")
+    if min(options.budget, options.seconds, options.sample or 1) <= 0:
+        parser.error("--budget, --seconds and --sample must be positive")
     return options
 
 
