@@ -84,7 +84,7 @@ def apply_evidence(work: Work, stream: Stream, evidence: Evidence) -> Settled:
         if has_stirred or _only_a_query_tells(evidence):
             stream.next_check_at = work.at
         return Settled.NO_NEWS
-    was_given_up = stream.next_check_at is None
+    was_given_up = stream.next_check_at is None or _planned(work, stream) is None
     stream.last_answer = view.state.value
     stream.last_answer_at = work.at
     stream.is_answer_unknown = view.state == PaymentState.UNCLEAR
@@ -122,7 +122,7 @@ def _end_unclear(work: Work, stream: Stream) -> None:
 
 def _spoken_of(work: Work, stream: Stream, view: PaymentView) -> Stream:
     """The stream that the view's own reference is about: an answer about an adopted stream speaks of its origin first."""
-    if not stream.origin_number or view.channel_reference == stream.channel_reference:
+    if view.channel_reference == stream.channel_reference:
         return stream
     return next((row for row in work.streams if row.number == stream.origin_number), stream)
 
@@ -143,18 +143,23 @@ def _only_a_query_tells(evidence: Evidence) -> bool:
 
 def plan_check(work: Work, stream: Stream) -> None:
     """Set the stream's next check by the ladder; at its end an unclear stream becomes a case, never silence."""
-    conf = get_settings()
-    is_restrained = stream.state == StreamState.CLOSED and stream.close_proof == "restraint"
-    if stream.state not in WATCHED_STREAM_STATES and not is_restrained:
-        stream.next_check_at = None
+    stream.next_check_at = _planned(work, stream)
+    if stream.state not in WATCHED_STREAM_STATES or stream.close_reason == surplus.GIVEN_UP:
         return
-    stream.next_check_at = schedule.next_check_at(stream, work.at, capabilities_of(stream), conf.GRACE_SECONDS)
-    if stream.next_check_at is None and not is_restrained and stream.close_reason != surplus.GIVEN_UP:
+    if stream.next_check_at is None:
         open_case(
             work, DiscrepancyKind.STREAM_UNCLEAR, stream.number,
             f"{stream.account} gave no final answer about {stream.number} (last: {stream.last_answer or 'none'}).",
             stream=stream, amount_minor=stream.amount_minor, last_answer=stream.last_answer,
         )  # fmt: skip
+
+
+def _planned(work: Work, stream: Stream) -> datetime | None:
+    """When the ladder asks about the stream next; None when it has ended, or its ladder has. Our own restraint is no end."""
+    is_restrained = stream.state == StreamState.CLOSED and stream.close_proof == "restraint"
+    if stream.state not in WATCHED_STREAM_STATES and not is_restrained:
+        return None
+    return schedule.next_check_at(stream, work.at, capabilities_of(stream), get_settings().GRACE_SECONDS)
 
 
 def ask_again_about_ended(work: Work, stream: Stream) -> None:
@@ -221,7 +226,7 @@ def _paid_again(work: Work, stream: Stream, view: PaymentView, evidence: Evidenc
     reference = view.channel_reference
     if reference and stream.channel_reference and reference != stream.channel_reference:
         return _second_capture(work, stream, view, evidence)
-    if reference and not stream.channel_reference:
+    if reference:  # the same one, or the first that the channel names
         stream.channel_reference = reference
     if view.paid_minor and (view.paid_minor, view.currency) != (stream.captured_minor, stream.captured_currency):
         open_case(
@@ -242,7 +247,7 @@ def _second_capture(work: Work, stream: Stream, view: PaymentView, evidence: Evi
                 _judge_facts(work, other)
             return Settled.REPEAT
     if view.paid_minor <= 0:
-        return Settled.CONTRADICTION
+        return _contradict(work, stream, evidence, f"says paid without an amount under {reference}")
     adopted = surplus.adopted_stream(work, stream, view)
     arrows.adopt(work, adopted, view, SurplusReason.SECOND_CAPTURE, evidence.way)
     surplus.take_in(work, adopted, automatic=view.currency == stream.currency)
@@ -251,19 +256,19 @@ def _second_capture(work: Work, stream: Stream, view: PaymentView, evidence: Evi
 
 def moved_minor(work: Work, stream: Stream, but: Refund | None = None) -> int:
     """What our own refunds of the stream moved, or may have moved, in minor units. A definite no moved nothing."""
-    mine = [row for row in work.refunds if row.stream_id == stream.pk and row is not but and row.first_sent_at]
+    mine = [row for row in work.refunds if row.stream_id == stream.pk and row is not but]
     return sum(row.amount_minor for row in mine if row.state not in UNMOVED_REFUND_STATES or row.open_call_count > 0)
 
 
 def _judge_facts(work: Work, stream: Stream) -> None:
     """Money that left without us: a refund made outside payonce, a dispute, a reversal."""
     left = stream.channel_refunded_minor  # nothing, nearly always: then the refunds need not be read
-    ours = moved_minor(work, stream) if left else 0
-    if left > ours:
+    without_us = left - moved_minor(work, stream) if left else 0
+    if without_us > 0:
         open_case(
             work, DiscrepancyKind.OUTSIDE_REFUND, stream.number,
-            f"{stream.account} gave {stream.channel_refunded_minor - ours} (minor units) of {stream.number} back without us.",
-            stream=stream, amount_minor=stream.channel_refunded_minor - ours, refunded_minor=stream.channel_refunded_minor,
+            f"{stream.account} gave {without_us} (minor units) of {stream.number} back without us.",
+            stream=stream, amount_minor=without_us, refunded_minor=left,
         )  # fmt: skip
     taken = stream.disputed_minor + stream.reversed_minor
     if taken:

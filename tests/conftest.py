@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import redis
+from celery import current_app
 from django.conf import settings
 from django.db import connections
 
@@ -14,7 +15,7 @@ from config.environment import with_database
 from payonce.channels import registry
 from payonce.channels.sandbox import testing
 from payonce.channels.sandbox.testing import RunningSandbox
-from payonce.payments import cache
+from payonce.payments import cache, enqueue
 from tests.clock import Clock, movable_clock
 from tests.scripted import ScriptedChannel
 
@@ -92,3 +93,26 @@ def bank(transactional_db: None, settings: Any, redis_client: redis.Redis) -> It
         cache.reset()
         yield running
     registry.reset()
+
+
+@pytest.fixture
+def in_memory(settings: Any) -> Iterator[type[ScriptedChannel]]:
+    """The scripted accounts without any server, for decisions about rows that are never stored."""
+    accounts = {name: {"adapter": "tests.scripted.ScriptedChannel"} for name in ("scripted_a", "scripted_b")}
+    accounts["scripted_a"]["merchant"] = "M-1"
+    settings.PAYONCE = {**settings.PAYONCE, "CHANNELS": accounts, "REDIS_URL": "", "GRACE_SECONDS": 30}
+    ScriptedChannel.forget()
+    registry.reset()
+    yield ScriptedChannel
+    ScriptedChannel.forget()
+    registry.reset()
+
+
+@pytest.fixture
+def kicked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The tasks that are handed to Celery's broker, instead of a broker."""
+    sent: list[str] = []
+    monkeypatch.setattr(current_app.conf, "broker_url", "memory://")
+    monkeypatch.setattr(current_app, "send_task", lambda task, **options: sent.append(task))
+    monkeypatch.setattr(enqueue, "_paused_until", 0.0)
+    return sent
