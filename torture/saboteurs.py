@@ -231,8 +231,8 @@ def _print(results: Sequence[Result], options: argparse.Namespace, status: int, 
 
 
 def _say(options: argparse.Namespace, text: str) -> None:
-    if not options.json:
-        print(text, flush=True)
+    """Progress: for a reader, or beside the JSON."""
+    print(text, flush=True, file=sys.stderr if options.json else sys.stdout)
 
 
 def _places(running: embedded.Servers, count: int) -> list[Place]:
