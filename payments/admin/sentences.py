@@ -15,6 +15,7 @@ SENTENCES = (
     gettext_noop("%(account)s gave %(amount)s (minor units) of %(number)s back without us."),
     gettext_noop("%(number)s is disputed or reversed at %(account)s."),
     gettext_noop("%(account)s says paid without an amount: %(number)s."),
+    gettext_noop("%(account)s says paid without an amount under %(reference)s: %(number)s."),
     gettext_noop("%(account)s says closed and never paid: %(number)s."),
     gettext_noop("%(account)s says %(answer)s about money that it had confirmed: %(number)s."),
     gettext_noop("%(account)s says open after it proved it closed: %(number)s."),
