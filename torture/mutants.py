@@ -375,7 +375,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="say what there is, and run nothing")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
-    if min(options.budget, options.seconds, options.sample or 1) <= 0:
+    if min(options.budget, options.seconds, 1 if options.sample is None else options.sample) <= 0:
         parser.error("--budget, --seconds and --sample must be positive")
     return options
 

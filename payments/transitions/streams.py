@@ -262,7 +262,7 @@ def note_facts(work: Work, stream: Stream, view: PaymentView, *, is_asked: bool)
     """
     told = (view.refunded_minor, view.disputed_minor, view.reversed_minor)
     known = (stream.channel_refunded_minor, stream.disputed_minor, stream.reversed_minor)
-    facts = told if is_asked else tuple(max(pair) for pair in zip(told, known, strict=True))
+    facts = told if is_asked else tuple(map(max, told, known))
     if facts == known:
         return StreamMove.REPEAT
     stream.channel_refunded_minor, stream.disputed_minor, stream.reversed_minor = facts
