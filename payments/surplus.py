@@ -13,7 +13,7 @@ from payonce.orders.locks import read_clock, set_timeouts
 from payonce.payments import cache, enqueue
 from payonce.payments.call import capabilities_of
 from payonce.payments.errors import DiscrepancyNotFound
-from payonce.payments.locks import Work, lock_case, under_lock
+from payonce.payments.locks import Work, lock_case, require_no_transaction, under_lock
 from payonce.payments.models import Discrepancy, Refund, Stream
 from payonce.payments.policy import AUTOMATON, needs_second_person, person_of
 from payonce.payments.statuses import (
@@ -189,7 +189,7 @@ def settle_order(work: Work, keeper: Stream) -> None:
     """The order is paid by this stream: siblings close, and the shop's own effects commit with it, or not at all."""
     orders.settle(work.order, work.journal, keeper.number, keeper.paid_at)
     for sibling in work.streams:
-        if sibling is not keeper and sibling.state in WATCHED_STREAM_STATES:
+        if sibling.state in WATCHED_STREAM_STATES:  # the keeper has its money
             sibling.nudged_at = work.at
             arrows.start_closing(work, sibling, "another stream paid")
     hook = get_shop().order_paid_in_transaction
@@ -241,8 +241,8 @@ def _decide_without_order(case_id: int, decision: Decision, by: str, note: str) 
     """A case that belongs to no order can only be closed by the person who looked into it."""
     if decision not in (Decision.DISMISS, Decision.KEEP):
         return Decided.NOT_SURPLUS
-    using = get_settings().DATABASE
-    with transaction.atomic(using=using, durable=True):
+    using = require_no_transaction()
+    with transaction.atomic(using=using):
         set_timeouts()
         case = lock_case(case_id, using)
         if cases.resolve_alone(case, decision, by, note, read_clock()) is cases.CaseMove.REPEAT:

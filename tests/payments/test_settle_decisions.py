@@ -628,7 +628,8 @@ REFUNDS = {
     # (state, was sent, unanswered calls): what it may have moved of its 400
     ("AWAITING_APPROVAL", False, 0): 0, ("REQUESTED", False, 0): 0, ("REQUESTED", True, 0): 0, ("REQUESTED", True, 1): 400,
     ("SUBMITTED", True, 0): 400, ("UNKNOWN", True, 1): 400, ("ATTENTION", True, 0): 400, ("SUCCEEDED", True, 0): 400,
-    ("SUCCEEDED", False, 0): 400, ("RETURNED", True, 0): 400, ("REJECTED", True, 0): 0, ("REJECTED", True, 1): 400, ("DECLINED", False, 0): 0,
+    ("SUCCEEDED", False, 0): 400, ("RETURNED", True, 0): 400, ("DECLINED", False, 0): 0, ("REJECTED", True, 0): 0,
+    ("REJECTED", True, 1): 400,
 }  # fmt: skip
 
 
