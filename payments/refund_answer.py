@@ -33,8 +33,8 @@ def apply_outcome(
     outcome: Outcome[RefundView],
     *,
     asked_only: bool,
-    may_repeat: bool = True,
-    is_late: bool = False,
+    may_repeat: bool,
+    is_late: bool,
 ) -> None:
     """Apply the answer to a call or query. `asked_only` marks a query: its refusal says nothing about the refund itself.
 
@@ -90,10 +90,10 @@ def apply_view(
         not_answered(work, refund, "not found")
 
 
-def short(outcome: Outcome[RefundView] | Outcome[object]) -> str:
+def short(outcome: Known[RefundView] | Refused | Unknown) -> str:
     """The answer in a few words, for the row."""
     if isinstance(outcome, Known):
-        return str(getattr(outcome.value, "state", "known"))
+        return outcome.value.state.value
     if isinstance(outcome, Refused):
         return f"{outcome.kind.value}: {outcome.code}"[:128]
     return f"unknown: {outcome.reason}"[:128]
@@ -102,8 +102,6 @@ def short(outcome: Outcome[RefundView] | Outcome[object]) -> str:
 def _done(work: Work, refund: Refund, view: RefundView) -> RefundMove:
     refund.open_call_count = 0
     move = arrows.succeed(work, refund, view.channel_reference)
-    if move is RefundMove.REPEAT:
-        refund.next_try_at = None
     if move is RefundMove.TOO_MUCH:
         _contradict(work, refund, "it was given up here and is done at the channel, and other refunds used the money")
     if move is not RefundMove.MOVED:
