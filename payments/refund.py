@@ -80,10 +80,8 @@ def request_refund(
         else:
             refund.next_try_at = work.at
         move = arrows.reserve(work, stream, refund, RefundState.AWAITING_APPROVAL if waits else RefundState.REQUESTED)
-        if move is RefundMove.ANOTHER_ACTIVE:
+        if move is not RefundMove.MOVED:  # another one is active: that the money is there was seen above
             return RefundRequested(RefundCode.IN_PROGRESS, refundable_minor=stream.refundable_minor)
-        if move is RefundMove.TOO_MUCH:
-            return RefundRequested(RefundCode.TOO_MUCH, refundable_minor=stream.refundable_minor)
         if bind is not None:
             bind(work, refund.number)
         follow_up(work)

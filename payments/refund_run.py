@@ -93,7 +93,7 @@ def _claim(work: Work, number: str) -> Ticket | RefundRun:
         return RefundRun.NOT_DUE
     if refund.next_try_at is None or refund.next_try_at > work.at:
         return RefundRun.NOT_DUE
-    if refund.call_lease and refund.call_lease_until is not None and refund.call_lease_until > work.at:
+    if refund.call_lease_until is not None and refund.call_lease_until > work.at:
         return RefundRun.LATER
     is_first = refund.first_sent_at is None
     if is_first and not _is_allowed(work, refund, stream):
