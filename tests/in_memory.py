@@ -8,7 +8,6 @@ from itertools import count
 from typing import Any
 
 from django.db import models
-from django.utils import timezone
 
 from payonce.channels.messages import PaymentState, PaymentView
 from payonce.orders.events import Journal
@@ -111,16 +110,15 @@ def says(stream: Stream, state: str, **facts: Any) -> PaymentView:
     return PaymentView(stream.channel_number, PaymentState(state), **facts)
 
 
-def store(work: UnstoredWork) -> None:
-    """Write the rows after all, under ids of the database, for a step that opens its own work. They are as old as they were at `NOW`."""
-    shift = timezone.now() - NOW
+def store(work: UnstoredWork, at: datetime = NOW) -> None:
+    """Write the rows after all, under ids of the database, for a step that opens its own work; at `at` as old as they were at `NOW`."""
     rows: list[models.Model] = [work.order, *work.streams, *work.refunds, *work.cases]
     for row in rows:
         row.pk = None
         for field in row._meta.concrete_fields:
             value = getattr(row, field.attname)
             if isinstance(value, datetime):
-                setattr(row, field.attname, value + shift)
-            elif field.is_relation and getattr(row, field.name) is not None:
-                setattr(row, field.name, getattr(row, field.name))
+                setattr(row, field.attname, value + (at - NOW))
+            elif field.is_relation:
+                setattr(row, field.name, getattr(row, field.name))  # its id is known by now
         row.save(force_insert=True)

@@ -4,6 +4,7 @@ import json
 from datetime import timedelta
 
 import pytest
+from django.utils import timezone
 
 from payonce.orders.models import Event
 from payonce.payments import refund
@@ -36,7 +37,7 @@ def stored(state="", *, case="", **fields) -> tuple[Stream, Refund | None]:
     if case:
         work.cases.append(case_of("refund_stuck", keeper, refund=rows[0], state=case))
         work.cases[0].order = work.order
-    store(work)
+    store(work, timezone.now())
     return keeper, rows[0] if rows else None
 
 
@@ -177,7 +178,7 @@ def test_what_was_asked_for_of_another_stream_does_not_count_toward_the_limit(se
     settings.PAYONCE = {**settings.PAYONCE, "REFUND": {"APPROVAL_MINOR": 600}}
     keeper, extra = stream_in("SUCCEEDED", 1), surplus_in_memory(2)
     own = refund_of(keeper, "SUCCEEDED", 1, amount_minor=200, first_sent_at=NOW - HOUR)
-    store(work_of(keeper, extra, refunds=[own]))
+    store(work_of(keeper, extra, refunds=[own]), timezone.now())
     assert request_refund(extra.number, 500, **ASK).code is RefundCode.REQUESTED
     assert request_refund(keeper.number, 500, **ASK).code is RefundCode.AWAITING_APPROVAL
 
