@@ -1,5 +1,6 @@
 """A worker of the crash enumeration: a warm process that forks a child for each life and each afterlife of a scenario."""
 
+import gc
 import json
 import os
 import signal
@@ -50,6 +51,7 @@ def serve(site: Site, pipe: Connection) -> None:
     """Answer requests until the pipe closes: a scenario's name is counted, a death is played."""
     with world_at(site) as world:
         warm_up(world)
+        gc.freeze()  # a child that collects would copy every page of what it shares with us
         pipe.send("ready")
         while True:
             try:
@@ -135,7 +137,7 @@ def _problems(world: World, healed: "Ended", *, expects: bool) -> list[str]:
     if healed.killed or "error" in healed.answer:
         return [f"the restarted process failed: {healed.answer.get('error', 'killed')}"]
     found = [healed.answer["problem"], healed.answer["expected"] if expects else ""]
-    problems = [text for text in found if text] + [str(item) for item in judge(world.site).violations]
+    problems = [text for text in found if text] + [str(item) for item in judge(world).violations]
     return problems + world.story() if problems else []
 
 
@@ -170,6 +172,7 @@ def in_child(work: Callable[[Callable[[], None]], dict[str, Any]]) -> Ended:
 
 
 def _run_child(work: Callable[[Callable[[], None]], dict[str, Any]], write_end: int) -> None:
+    gc.disable()
     signal.alarm(CHILD_SECONDS)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # what the parent does on a signal is not the child's way to end
     try:

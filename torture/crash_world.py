@@ -16,6 +16,7 @@ from typing import Any
 from unittest import mock
 
 import psycopg
+from psycopg.rows import dict_row
 
 from torture.check import Report, check
 from torture.crash_site import Site
@@ -81,13 +82,15 @@ class World:
         self.offset = 0.0
         self.is_told = True
         self.acknowledged: set[str] = set()
+        self._clients: dict[int, Any] = {}
+        self._session: psycopg.Connection[Any] | None = None
 
     # --- the clean slate, and time ---
 
     def clear(self, **payonce: Any) -> None:
         """Start from nothing: no row, nothing at the bank, nothing in Redis, all clocks right."""
-        with psycopg.connect(self.site.database_url) as connection:
-            connection.execute(CLEAR)
+        with self.session().transaction():
+            self.session().execute(CLEAR)
         with closing(sqlite3.connect(self.site.bank / "bank.sqlite3", isolation_level=None, timeout=10)) as bank:
             bank.execute("BEGIN IMMEDIATE")
             for table in ("notification", "journal", "refund", "capture", "payment"):
@@ -131,10 +134,19 @@ class World:
         return time.time() + self.offset
 
     def redis(self) -> Any:
-        """A client of this worker's own Redis database."""
+        """A client of this worker's own Redis database, one for each process."""
         from redis import Redis
 
-        return Redis.from_url(self.site.redis_url)
+        if os.getpid() not in self._clients:
+            self._clients = {os.getpid(): Redis.from_url(self.site.redis_url)}
+        return self._clients[os.getpid()]
+
+    def session(self) -> psycopg.Connection[Any]:
+        """The worker's own connection, through which it clears and judges. It is none of payonce's, and no child uses it."""
+        if self._session is None:
+            self._session = psycopg.connect(self.site.database_url, row_factory=dict_row, autocommit=True)
+            self._session.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        return self._session
 
     # --- what is there ---
 
@@ -280,11 +292,14 @@ def world_at(site: Site) -> Iterator[World]:
     from django.test import override_settings
 
     from payonce.channels import registry
+    from payonce.channels.http import bounded
     from payonce.channels.sandbox import adapter, testing
 
     with testing.serve(ACCOUNTS, folder=site.bank) as bank:
         world = World(site, bank.control)
         mock.patch.object(adapter, "time", SimpleNamespace(time=world.now)).start()
+        # The bank speaks plain HTTP: reading the system's certificates was a fifth of each child's life.
+        mock.patch.object(bounded._BoundedContext, "load_default_certs").start()  # noqa: SLF001
         changes = {**SETTINGS, "CHANNELS": bank.accounts, "REDIS_URL": site.redis_url}
         with override_settings(PAYONCE=changes), closing(sqlite3.connect(site.bank / "bank.sqlite3")) as books:
             books.execute("DROP TRIGGER journal_no_delete")  # this bank starts anew for each run
@@ -319,15 +334,17 @@ def changed_settings(**changes: Any) -> Iterator[None]:
         yield
 
 
-def judge(site: Site, mode: Mode = Mode.REST) -> Report:
+def judge(world: World, mode: Mode = Mode.REST) -> Report:
     """Ask the independent checker. Raises SourceError."""
-    return check(
-        site.database_url,
-        lambda: read_ledger(site.bank),
-        lambda: read_lines(site.inbox),
-        read_lines(site.history),
-        mode=mode,
-    )
+    site, session = world.site, world.session()
+    with session.transaction():
+        return check(
+            session,
+            lambda: read_ledger(site.bank),
+            lambda: read_lines(site.inbox),
+            read_lines(site.history),
+            mode=mode,
+        )
 
 
 Step = Callable[[World], None]

@@ -148,7 +148,7 @@ def _play(world: World, pair: Pair, controller: Controller, prefix: str) -> tupl
     problems = [*raised, *([problem] if problem else [])]
     if not problems and (expected := pair.expects(world)):
         problems.append(expected)
-    problems += [str(item) for item in judge(world.site).violations]
+    problems += [str(item) for item in judge(world).violations]
     if problems:
         answers = ", ".join(f"{letter}: {answer}" for letter, answer in trace.answers.items())
         problems += [f"answers: {answers}", *world.story()]
