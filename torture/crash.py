@@ -37,7 +37,7 @@ class Result:
     """How an enumeration went."""
 
     points: dict[str, list[str]] = field(default_factory=dict)
-    firsts: dict[str, list[int]] = field(default_factory=dict)
+    distinct: dict[str, list[tuple[int, When]]] = field(default_factory=dict)
     outcomes: list[Outcome] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
     planned: int = 0
@@ -75,9 +75,9 @@ def run(options: argparse.Namespace) -> Result:
     names = options.scenario or list(SCENARIOS)
     with sites(options.jobs) as places, Pool(serve, places) as pool:
         for name, counted in pool.map(names):
-            result.points[name], result.firsts[name] = counted.points, counted.firsts
+            result.points[name], result.distinct[name] = counted.points, counted.distinct
             result.broken += [f"{name}: {problem}" for problem in counted.problems]
-            _say(options, f"{name}: {len(counted.points)} crossings")
+            _say(options, f"{name}: {len(counted.points)} crossings, {len(counted.distinct)} distinct worlds to die in")
         result.points = {name: result.points[name] for name in names}
         if not result.broken:
             deaths = list(_plan(result, options))
@@ -100,7 +100,7 @@ def run(options: argparse.Namespace) -> Result:
 def _plan(result: Result, options: argparse.Namespace) -> Iterator[Death]:
     """Every death, or the one that was named, or a sample that is the same for the same seed and covers every scenario.
 
-    Within a step, before one crossing is the same moment to everybody else as after the crossing before: `--distinct` plays it once.
+    Within a step, a death that leaves the very world of the one before it, to the last committed byte, is not `--distinct`.
     """
     points = result.points
     if options.point is not None:
@@ -109,7 +109,7 @@ def _plan(result: Result, options: argparse.Namespace) -> Iterator[Death]:
         return
     every = [death for name, names in points.items() for death in _deaths(name, range(len(names)), options)]
     if options.distinct:
-        every = [death for death in every if death.when == "after" or death.point in result.firsts[death.scenario]]
+        every = [death for death in every if (death.point, death.when) in result.distinct[death.scenario]]
     rest = random.Random(options.seed)
     if options.sample is not None and options.sample < len(every):
         by_name: dict[str, list[Death]] = {name: [] for name in points}
@@ -144,10 +144,12 @@ def _say(options: argparse.Namespace, text: str) -> None:
 def _print(result: Result, options: argparse.Namespace) -> None:
     recovered = len(result.outcomes) - len(result.failures)
     kinds = Counter(outcome.crossing.split()[0] for outcome in result.outcomes if outcome.crossing)
+    tally = Counter(outcome.death.scenario for outcome in result.outcomes if outcome.death)
     if options.json:
         found: dict[str, Any] = {
             "verdict": {0: "OK", 1: "VIOLATED", 3: "INVALID"}[result.status],
             "crossings": {name: len(points) for name, points in result.points.items()},
+            "distinct": {name: len(found) for name, found in result.distinct.items()}, "by_scenario": dict(tally),
             "planned": result.planned, "deaths": len(result.outcomes), "recovered": recovered, "by_boundary": dict(kinds),
             "broken": result.broken, "failures": [describe(item) for item in result.failures],
             "replay": [item.death.command() for item in result.failures if item.death],

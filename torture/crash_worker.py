@@ -6,7 +6,7 @@ import os
 import signal
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any, Literal
@@ -43,7 +43,9 @@ class Outcome:
     crossing: str = ""
     problems: list[str] = field(default_factory=list)
     points: list[str] = field(default_factory=list)
-    firsts: list[int] = field(default_factory=list)  # the crossings with which a step begins
+    distinct: list[tuple[int, When]] = field(
+        default_factory=list
+    )  # deaths that leave another world than the one before
     seconds: float = 0.0
 
 
@@ -75,14 +77,33 @@ def warm_up(world: World) -> None:
 def count(world: World, scenario: Scenario) -> Outcome:
     """Play a scenario without a death; its crossings by name, and whatever is wrong already."""
     world.clear()
-    lived = in_child(lambda progress: _live(world, scenario, Crossings(), progress))
+    lived = in_child(lambda progress: _live(world, scenario, Crossings(look=world.look), progress))
     if lived.killed or "names" not in lived.answer:
         return Outcome(
             problems=[f"the scenario {scenario.name} fails by itself: {lived.answer.get('error', 'killed')}"]
         )
     healed = in_child(lambda _progress: _after(world, scenario, None))
     problems = _problems(world, healed, expects=True)
-    return Outcome(problems=problems, points=lived.answer["names"], firsts=lived.answer["firsts"])
+    return Outcome(problems=problems, points=lived.answer["names"], distinct=find_distinct(**lived.answer))
+
+
+def find_distinct(
+    names: Sequence[str], worlds: Sequence[Sequence[str]], firsts: Sequence[int]
+) -> list[tuple[int, When]]:
+    """The deaths that do not leave the very world of the death before them in the same step.
+
+    What nobody else can see yet (a read, a statement whose transaction dies with the process) changes no world. A call of a
+    channel always counts: the bank may have used up a planned fault, which no book shows.
+    """
+    found: list[tuple[int, When]] = []
+    last = ""
+    for point, (name, (before, after)) in enumerate(zip(names, worlds, strict=True)):
+        if point in firsts or before != last:
+            found.append((point, "before"))
+        if after != before or name.startswith("channel"):
+            found.append((point, "after"))
+        last = after
+    return found
 
 
 def play(world: World, death: Death) -> Outcome:
@@ -110,7 +131,8 @@ def _live(
             firsts.append(len(crossings.names) if crossings is not None else 0)
             step(world)
             progress()
-    return {"names": crossings.names if crossings is not None else [], "firsts": firsts}
+    names, worlds = (crossings.names, crossings.worlds) if crossings is not None else ([], [])
+    return {"names": names, "worlds": worlds, "firsts": firsts}
 
 
 def _after(world: World, scenario: Scenario, resumed: int | None) -> dict[str, Any]:

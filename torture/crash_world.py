@@ -4,6 +4,7 @@ Nothing here is a second way to do something: buyers act through the bank's cont
 what heals after a crash are its own sweeps and time.
 """
 
+import hashlib
 import json
 import os
 import sqlite3
@@ -52,6 +53,7 @@ SELECT extract(epoch FROM min(at) - payonce_now())::float8 FROM (
     UNION ALL SELECT min(greatest(next_try_at, lease_until)) FROM payonce_shop_message WHERE state = 'PENDING'
     UNION ALL SELECT min(next_try_at) FROM payonce_notification WHERE state = 'RECEIVED') AS due
 """
+LOOK = " UNION ALL ".join(f"SELECT string_agg(t::text, ' ' ORDER BY t::text) FROM {table} t" for table in TABLES)
 OFFSET = "SELECT COALESCE(sum(offset_seconds), 0) FROM payonce_test_clock"
 
 
@@ -84,6 +86,7 @@ class World:
         self.acknowledged: set[str] = set()
         self._clients: dict[int, Any] = {}
         self._session: psycopg.Connection[Any] | None = None
+        self._looking: psycopg.Connection[Any] | None = None
 
     # --- the clean slate, and time ---
 
@@ -194,6 +197,16 @@ class World:
                 f"event {n} {kind} {subject} by {actor}: {json.loads(body)['facts']}"
                 for n, kind, subject, actor, body in rows
             ]
+
+    def look(self) -> str:
+        """All that outlives a process, as one digest: rows that are committed, Redis, the bank's books, inbox and history."""
+        if self._looking is None:
+            self._looking = psycopg.connect(self.site.database_url, autocommit=True)
+        seen = [repr(self._looking.execute(LOOK).fetchall()), repr(read_ledger(self.site.bank))]
+        client = self.redis()
+        seen += [repr((key, client.dump(key))) for key in sorted(client.scan_iter())]
+        seen += [path.read_text() for path in (self.site.inbox, self.site.history)]
+        return hashlib.sha256("\n".join(seen).encode()).hexdigest()
 
     def let_go(self) -> None:
         """Close every connection of this process: children are forked next."""

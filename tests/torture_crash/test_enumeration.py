@@ -9,7 +9,7 @@ from tests.torture_crash import control
 from torture import crash
 from torture.crash_points import Crossings
 from torture.crash_scenarios import SCENARIOS
-from torture.crash_worker import Death, in_child
+from torture.crash_worker import Death, find_distinct, in_child
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(400)]
 
@@ -49,6 +49,23 @@ def test_a_wrong_command_is_refused():
         with pytest.raises(SystemExit) as ended:
             crash.main(arguments)
         assert ended.value.code == 2
+
+
+def test_distinct_leaves_out_only_deaths_that_nobody_could_tell_from_the_one_before():
+    """A read, and a statement of a transaction that dies, change no world; a new step and a call of the bank always count."""
+    names = ["sql SELECT", "sql INSERT", "commit", "channel prepay", "redis", "hook"]
+    worlds = [("a", "a"), ("a", "a"), ("a", "b"), ("b", "b"), ("c", "c"), ("c", "d")]
+    assert find_distinct(names, worlds, firsts=[0, 5]) == [
+        (0, "before"), (2, "after"), (3, "after"), (4, "before"), (5, "before"), (5, "after"),
+    ]  # fmt: skip
+
+
+def test_most_deaths_of_a_payment_leave_the_world_of_another_one(capsys):
+    """The enumeration's figure: a whole payment has fewer worlds to die in than crossings, and every one of them is played."""
+    status, found = played(capsys, "--scenario", "pay", "--distinct", "--then", "leave")
+    assert (status, found["failures"]) == (0, [])
+    assert found["deaths"] == found["planned"] == found["distinct"]["pay"] == found["by_scenario"]["pay"]
+    assert 5 < found["distinct"]["pay"] < found["crossings"]["pay"]
 
 
 def test_a_failure_names_the_command_that_plays_it_again():
