@@ -126,7 +126,7 @@ def _grow(work: Work, case: Discrepancy, summary: str, amount_minor: int, eviden
     was_minor = case.amount_minor
     case.amount_minor = amount_minor
     case.summary = summary[:300]
-    case.evidence = _write({**json.loads(case.evidence or "{}"), **evidence})
+    case.evidence = _write({**json.loads(case.evidence), **evidence})
     work.journal.write(
         work.order,
         "case.grown",

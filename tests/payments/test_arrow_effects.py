@@ -125,6 +125,11 @@ def beside(made):
     return made
 
 
+def unwatched(made):
+    made[1].next_expiry_at = None
+    return made
+
+
 def gone(made):
     made[1].stream.refund_reserved_minor = 601
     return made
@@ -152,7 +157,7 @@ def new_refund(amount_minor=400, beside="", other_stream=False):
 MOMENTS = {NOW: "now", THEN: "then", LATER: "later"}
 CASES = {
     # orders
-    "order start": (lambda: work_of(state=""), lambda work, row: orders.start(row, work.journal)),
+    "order start": (lambda: unwatched(work_of(state="")), lambda work, row: orders.start(row, work.journal)),
     "order amend": (work_of, lambda work, row: orders.amend(row, work.journal, 2000, "CNY")),
     "order amend currency": (work_of, lambda work, row: orders.amend(row, work.journal, 1000, "EUR")),
     "order settle": (
@@ -377,6 +382,10 @@ CASES = {
         lambda: new_refund(amount_minor=1001),
         lambda work, row: refunds.reserve(work, row.stream, row, RefundState.REQUESTED),
     ),
+    "refund reserve the smallest part": (
+        lambda: new_refund(amount_minor=1),
+        lambda work, row: refunds.reserve(work, row.stream, row, RefundState.REQUESTED),
+    ),
     "refund reserve nothing": (
         lambda: new_refund(amount_minor=0),
         lambda work, row: refunds.reserve(work, row.stream, row, RefundState.REQUESTED),
@@ -526,7 +535,7 @@ CASES = {
         lambda work, row: cases.start_repair(work, row, Refund(pk=7)),
     ),
     "case start_repair when resolved": (lambda: case_in("RESOLVED"), lambda work, row: cases.start_repair(work, row)),
-    "case hand_to_person": (lambda: case_in("REPAIRING"), lambda work, row: cases.hand_to_person(work, row, "why")),
+    "case hand_to_person": (lambda: case_in("REPAIRING"), lambda work, row: cases.hand_to_person(work, row, "n" * 600)),
     "case hand_to_person twice": (lambda: case_in("OPEN"), lambda work, row: cases.hand_to_person(work, row, "why")),
     "case hand_to_person when resolved": (
         lambda: case_in("RESOLVED"),
@@ -588,6 +597,23 @@ def test_an_opened_case_says_everything_once():
     assert cases.open_case(work, kind, "other", "other subject", stream=stream) is not made
     assert cases.open_case(work, kind, "s" * 50, "other account") is not made
     assert len(work.new) == 4
+
+
+def test_a_case_grows_once_with_more_money_and_says_so_as_briefly_as_when_it_was_opened():
+    """M1, S10: the same sum again changes nothing, and a long subject or sentence fits its column."""
+    work, stream = stream_in("SUCCEEDED")
+    kind = DiscrepancyKind.DISPUTE
+    case = cases.open_case(work, kind, "s" * 50, "first", stream=stream, amount_minor=7, first=1)
+    work._cases.append(case)
+    cases.open_case(work, kind, "s" * 50, "t" * 400, stream=stream, amount_minor=8, second=2)
+    assert (case.amount_minor, case.summary, case.evidence) == (8, "t" * 300, '{"first": 1, "second": 2}')
+    cases.open_case(work, kind, "s" * 50, "the same sum", stream=stream, amount_minor=8, third=3)
+    assert (case.summary, case.evidence) == ("t" * 300, '{"first": 1, "second": 2}')
+    _opened, grown = work.journal.events
+    assert (grown.kind, grown.subject) == ("case.grown", "s" * 40)
+    assert json.loads(grown.body)["facts"] == {"case": "dispute", "amount_minor": 8, "was_minor": 7}
+    cases.start_repair(work, case)
+    assert work.journal.events[-1].subject == "s" * 40
 
 
 def test_a_case_without_a_stream_and_one_without_an_order():
