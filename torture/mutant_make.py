@@ -1,8 +1,8 @@
 """Make mutants of a module: small changes of its syntax tree, each of which some test should notice.
 
 Changed are comparisons, boolean operators and their operands, conditions, arithmetic, numbers, booleans, short names in texts (the kinds of
-events), returned values, and whole statements (left out). Not changed are docstrings, annotations, log lines, and what only
-declares: enum members and dataclass fields.
+events), returned values, and whole statements (left out). Not changed are docstrings, annotations, log lines and the names of loggers
+(nothing is decided by them), and what only declares: enum members and dataclass fields.
 """
 
 import ast
@@ -31,6 +31,8 @@ COMPARED: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
 CALCULATED: dict[type[ast.operator], type[ast.operator]] = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.FloorDiv, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult, ast.Mod: ast.Mult,
 }  # fmt: skip
+DECLARED = ("T", "log")
+"""Values of a module that only declare: a type, and the name under which log lines are written."""
 NAME = re.compile(r"[a-z_]+(?:\.[a-z_]+)*")
 Definition = ast.FunctionDef | ast.AsyncFunctionDef
 Edit = Callable[[], None]
@@ -99,7 +101,7 @@ class Source:
                 yield from ((f"{node.name}.{part.name}", part) for part in node.body if isinstance(part, Definition))
             elif isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
                 target = node.targets[0] if isinstance(node, ast.Assign) else node.target
-                if isinstance(target, ast.Name) and not target.id.startswith("__") and target.id != "T":
+                if isinstance(target, ast.Name) and not target.id.startswith("__") and target.id not in DECLARED:
                     yield target.id, node
 
     def segment(self, node: ast.stmt) -> str:
