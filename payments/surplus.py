@@ -233,7 +233,7 @@ def _reserve(
         state = RefundState.AWAITING_APPROVAL
         refund.approval_expires_at = work.at + timedelta(hours=conf.APPROVAL_HOURS)
     else:
-        refund.next_try_at = work.at + timedelta(seconds=conf.DELAY_SECONDS if by == AUTOMATON else 0)
+        refund.next_try_at = work.at + timedelta(seconds=conf.DELAY_SECONDS)  # a person has looked: it goes at once
     return refund if refunds.reserve(work, stream, refund, state) is refunds.RefundMove.MOVED else None
 
 

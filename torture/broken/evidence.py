@@ -252,9 +252,8 @@ BUILDS = (
         (
             Change(
                 "payments/settle.py",
-                "    if stream.next_check_at is None and not is_restrained and stream.close_reason != "
-                "surplus.GIVEN_UP:\n",
-                "    if stream.next_check_at is None and is_restrained and stream.close_reason != surplus.GIVEN_UP:\n",
+                "    if stream.state not in WATCHED_STREAM_STATES or stream.close_reason == surplus.GIVEN_UP:\n",
+                "    if stream.state in WATCHED_STREAM_STATES or stream.close_reason == surplus.GIVEN_UP:\n",
             ),
         ),
     ),

@@ -71,7 +71,7 @@ BUILDS = (
         (
             Change(
                 RUN,
-                "    if refund.call_lease and refund.call_lease_until is not None and refund.call_lease_until > work.at:\n"
+                "    if refund.call_lease_until is not None and refund.call_lease_until > work.at:\n"
                 "        return RefundRun.LATER\n",
                 "",
             ),

@@ -194,7 +194,7 @@ BUILDS = (
         (
             Change(
                 SURPLUS,
-                "        if sibling is not keeper and sibling.state in WATCHED_STREAM_STATES:\n",
+                "        if sibling.state in WATCHED_STREAM_STATES:  # the keeper has its money\n",
                 "        if sibling is keeper and sibling.state in WATCHED_STREAM_STATES:\n",
             ),
         ),
@@ -257,6 +257,6 @@ BUILDS = (
         "Money that the channel gave back without payonce opens no case.",
         ("M1", "S14"),
         (f"{TEST}::test_money_returned_outside_payonce_opens_a_case",),
-        (Change(SETTLE, "    if left > ours:\n", "    if left > ours + stream.captured_minor:\n"),),
+        (Change(SETTLE, "    if without_us > 0:\n", "    if without_us > stream.captured_minor:\n"),),
     ),
 )
