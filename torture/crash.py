@@ -137,8 +137,8 @@ def _tell(outcome: Outcome) -> str:
 
 
 def _say(options: argparse.Namespace, text: str) -> None:
-    if not options.json:
-        print(text, flush=True)
+    """Progress: for a reader, or beside the JSON."""
+    print(text, flush=True, file=sys.stderr if options.json else sys.stdout)
 
 
 def _print(result: Result, options: argparse.Namespace) -> None:
