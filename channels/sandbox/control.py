@@ -286,9 +286,12 @@ class SandboxControl:
         """Move the bank's clock on. Returns the bank's time."""
         return datetime.fromisoformat(self.call("POST", "clock", advance_seconds=seconds)["time"])
 
-    def set_skew(self, account: str, seconds: float) -> None:
-        """Let the clock with which one account's messages are signed and checked be wrong by so much."""
-        self.call("POST", "clock", account=account, skew_seconds=seconds)
+    def set_skew(self, account: str, seconds: float, *, calls_only: bool = False) -> None:
+        """Let the clock with which one account's messages are signed and checked be wrong by so much.
+
+        With `calls_only` that of its notifications stays as it is.
+        """
+        self.call("POST", "clock", account=account, skew_seconds=seconds, calls_only=calls_only)
 
     def health(self) -> dict[str, Any]:
         """The server's process id and time."""

@@ -15,7 +15,7 @@ notify/resend | number | `count`: due at once, through the schedule | | POST not
 count), seconds | `reached` | | GET notify | account, number | `notifications` | | POST gate | name, action (open,
 wait), arrivals, seconds | `reached` | | GET ledger | account, number | `payments`, `captures`, `refunds`, `journal`,
 `sums` | | GET journal | after (an id) | `journal`: the next movements, up to 10,000 |
-| POST clock | offset_seconds or advance_seconds; account and skew_seconds | `time` | | GET calls | account,
+| POST clock | offset_seconds or advance_seconds; account, skew_seconds and calls_only | `time` | | GET calls | account,
 op, number | `count`, `calls` |
 
 `result` is OK, or why not: NOT_FOUND, ALREADY_PAID, ALREADY_CLOSED, EXPIRED, …
@@ -304,7 +304,8 @@ class ControlApi:
             name = wire.text(fields, "account")
             if name not in bank.accounts:
                 raise RefusedError(f"no account {name!r}; there are: {', '.join(bank.accounts)}")
-            bank.skew_seconds[name] = _number(fields, "skew_seconds")
+            skews = bank.call_skew_seconds if _flag(fields, "calls_only") else bank.skew_seconds
+            skews[name] = _number(fields, "skew_seconds")
         await bank.sender.settle_due_refunds()
         bank.sender.wake()
         return {"time": wire.format_seconds(bank.now())}

@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -288,3 +288,22 @@ def test_s7_owed_messages_survive_the_death_of_the_bank(box: Inbox, tmp_path: Pa
         assert payment is not None
         assert payment.number == number
         assert shop.sums(number)["captured_minor"] == PRICE
+
+
+def test_a_bank_that_lives_later_tells_by_its_own_clock_and_answers_by_its_shops(shop: Shop, box: Inbox) -> None:
+    """A shop whose database's clock was moved with the bank's, while its machines keep the true time."""
+    later = datetime.now(UTC) + timedelta(seconds=7_200)
+    shop.control.set_clock(7_200)
+    shop.control.set_skew("blue", -7_200, calls_only=True)
+    try:
+        number = shop.paid_stream(payable_until=later + timedelta(hours=1))
+        message = box.next()
+    finally:
+        shop.control.set_skew("blue", 0, calls_only=True)
+    notice = shop.channel.parse_notification(message, later)
+    assert isinstance(notice, Notice)
+    assert notice.payment is not None
+    assert notice.payment.number == number
+    stale = judge(shop, message)
+    assert isinstance(stale, NotAuthentic)
+    assert stale.stale
