@@ -20,13 +20,17 @@ class SourceError(Exception):
 
 @dataclass(frozen=True)
 class Ledger:
-    """The channel's own books. `captures` carry account and number; amounts are minor units, times Unix seconds."""
+    """The channel's own books. `captures` carry account and number; amounts are minor units, times Unix seconds.
+
+    `notes` are what a wire format keeps beside them, its values as JSON.
+    """
 
     payments: list[Row] = field(default_factory=list)
     captures: list[Row] = field(default_factory=list)
     refunds: list[Row] = field(default_factory=list)
     journal: list[Row] = field(default_factory=list)
     notifications: list[Row] = field(default_factory=list)
+    notes: list[Row] = field(default_factory=list)
 
 
 _LEDGER_QUERIES = {
@@ -38,6 +42,7 @@ _LEDGER_QUERIES = {
     " ORDER BY refund.id",
     "journal": "SELECT * FROM journal ORDER BY id",
     "notifications": "SELECT account, number, event, state, attempts, created_at FROM notification ORDER BY id",
+    "notes": "SELECT account, kind, key, value FROM note WHERE kind IN ('stated', 'order') ORDER BY account, kind, key",
 }
 
 

@@ -3,9 +3,8 @@ are paid late or twice. Then everything heals, time passes, and the checker judg
 """
 
 import random
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -24,7 +23,8 @@ from tests.clock import Clock, movable_clock
 from tests.factories import open_order
 from torture.check import check
 from torture.rules import Mode
-from torture.sources import Ledger, read_ledger
+from torture.shown import closes_of, in_the_channels_words
+from torture.sources import read_ledger
 
 PRICE = 30_000
 METHODS = {"blue": "qr", "wechat_pay": "qr", "alipay": "qr", "stripe": "web", "paypal": "web"}
@@ -107,35 +107,10 @@ def storm(transactional_db: None, settings: Any, redis_client: Any, live_server:
 def judged(storm: Storm) -> list[str]:
     """Every violation that the checker finds, once everything is at rest."""
     url = with_database(django_settings.DATABASE_URL, str(connections["default"].settings_dict["NAME"]))
-    report = check(
-        url, lambda: in_the_channels_words(read_ledger(storm.bank.folder), time.time() + storm.ahead), mode=Mode.REST
-    )
+    skins = {name: name for name in METHODS if name != "blue"}
+    closes = closes_of(url)
+    report = check(url, lambda: in_the_channels_words(read_ledger(storm.bank.folder), skins, closes), mode=Mode.REST)
     return [str(item) for item in report.violations]
-
-
-def in_the_channels_words(ledger: Ledger, at: float) -> Ledger:
-    """The books with the references that the channels show instead of the bank's own: the n-th capture of a number is that of the n-th
-    stream under it. What can no longer be paid at `at` (Unix seconds) is closed, as the bank says where it is asked, without writing it
-    down. Amounts, currencies and refunds stay the bank's.
-    """
-    shown: dict[tuple[str, str], list[str]] = {}
-    for row in Stream.objects.filter(state="SUCCEEDED").order_by("pk"):
-        shown.setdefault((row.account, row.channel_number), []).append(row.channel_reference or "")
-    places = {row["id"]: (row["account"], row["number"]) for row in ledger.payments}
-    renamed: dict[str, str] = {}
-    for row in ledger.captures:
-        left = shown.get(places.get(row["payment_id"], (row.get("account", ""), row.get("number", ""))), [])
-        renamed[row["reference"]] = left.pop(0) if left else row["reference"]
-    ended = [row["state"] == "OPEN" and row["payable_until"] < at for row in ledger.payments]
-    return replace(
-        ledger,
-        payments=[
-            {**row, "state": "CLOSED", "closed_at": row["payable_until"]} if is_over else row
-            for row, is_over in zip(ledger.payments, ended, strict=True)
-        ],
-        captures=[{**row, "reference": renamed[row["reference"]]} for row in ledger.captures],
-        journal=[{**row, "reference": renamed.get(row["reference"], row["reference"])} for row in ledger.journal],
-    )
 
 
 @pytest.mark.parametrize("storm", range(3), indirect=True)
