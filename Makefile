@@ -19,7 +19,7 @@ JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); echo $$((
 MINUTES ?= $(or $(BUDGET),5)
 WITHIN = $(if $(BUDGET),--budget $(BUDGET))
 # What each part of `make proof` gets of its BUDGET (120 by default).
-SHARE = $(shell echo $$(( ($(or $(BUDGET),120) + 7) / 8 )))
+SHARE = $(shell echo $$(( ($(or $(BUDGET),120) + 8) / 9 )))
 SCHEMA := docs/openapi.yaml
 
 .PHONY: help venv test check format demo smoke judges bench proof crash interleave torture saboteurs mutants model fuzz wheel schema pins clean
@@ -77,7 +77,7 @@ fuzz: $(STAMP) ## fuzz the live API and its notifications for BUDGET minutes (SE
 	@PAYONCE_FUZZ_MINUTES=$(or $(BUDGET),5) PAYONCE_FUZZ_SEED=$(SEED) $(RUN) -m pytest -q -s --timeout 0 tests/fuzz $(ARGS)
 
 proof: $(STAMP) ## the long run: every attack in turn, within BUDGET minutes (120); ends with what failed
-	@failed=; for part in interleave crash torture "torture ARGS=--mode=no-cache" "torture ARGS=--mode=two-beats" model fuzz saboteurs; do \
+	@failed=; for part in interleave crash torture "torture ARGS=--mode=no-cache" "torture ARGS=--mode=two-beats" "torture ARGS=--mode=real-channels" model fuzz saboteurs; do \
 	    echo "=== $$part"; $(MAKE) $$part BUDGET=$(SHARE) MINUTES=$(SHARE) || failed="$$failed [$$part]"; done; \
 	    echo "failed:$${failed:- none}"; test -z "$$failed"
 

@@ -5,6 +5,7 @@ Each has a port of its own and fresh keys. The bank's half and the shop's half l
 
 import json
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,14 +23,17 @@ class Halves(NamedTuple):
     shop: Path
 
 
-def make_accounts(folder: Path, web_url: str) -> Halves:
-    """Make one account of each real channel, named as its skin."""
+def make_accounts(
+    folder: Path,
+    web_url: str,
+    names: Iterable[str] = tuple(name for name in NAMES if name != OWN),
+    port: Callable[[], int] = free_port,
+) -> Halves:
+    """Make one account of each real channel (or of those in `names`), named as its skin, on a port that `port` finds."""
     bank: dict[str, Any] = {}
     shop: dict[str, Any] = {}
-    for name in NAMES:
-        if name == OWN:
-            continue
-        url = f"http://127.0.0.1:{free_port()}"
+    for name in names:
+        url = f"http://127.0.0.1:{port()}"
         skin = skin_class(name)
         bank_half, shop[name] = skin.new_account(name, url, f"{web_url}/notify/{name}/")
         bank[name] = {"adapter": "sandbox", "skin": name, "base_url": url, "secret": os.urandom(24).hex(),

@@ -1,24 +1,22 @@
 """An attacker: forges and replays notifications, acts on other buyers' orders, and sends what nobody would send."""
 
 import asyncio
-import hashlib
-import hmac
 import json
 import random
 import secrets
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
 import aiohttp
 
 from torture.buyers import Buyer, Purchase, World
-from torture.site import ACCOUNTS
+from torture.forgeries import KINDS, Claim, forge
 
 FORGERIES = ("bad_signature", "no_signature", "altered_body", "wrong_account", "other_secret")
 GAP_SECONDS = 0.4
 FLOOD_AT_ONCE = 40
-HEADERS = ("sandbox-account", "sandbox-timestamp", "sandbox-nonce", "sandbox-signature")
+WISHES = (b"retry", b"fail", b'{"code":"FAIL","message":"retry"}')
+"""How a channel is asked, with 500, to send its message again: in its own words."""
 
 
 class Attacker:
@@ -52,22 +50,12 @@ class Attacker:
         order = self._victim()
         if order is None:
             return
-        account, number = self.rng.choice(list(ACCOUNTS)), self._stream() or order.number
-        body = self._claim(account, number, order)
-        kind = self.rng.choice(("own key", "no signature", "empty signature", "old format"))
-        nonce, at = secrets.token_hex(8), str(int(time.time()))
-        digest = hmac.new(b"guess" * 8, body, hashlib.sha256).hexdigest()
-        value = {"own key": f"hmac-sha256={digest}", "empty signature": "", "old format": digest}.get(kind)
-        headers = dict(zip(HEADERS, (account, at, nonce, value or ""), strict=True)) if value is not None else {}
+        account, number = self.rng.choice(self.world.roster.names), self._stream() or order.number
+        kind = self.rng.choice(KINDS)
+        skin = account if account in self.world.roster.skins else ""
+        claim = Claim(account, number, order.amount_minor, self.world.names.get(account, {}))
+        headers, body = forge(skin, claim, kind)
         await self._forge(f"by hand: {kind}", account, body, headers)
-
-    def _claim(self, account: str, number: str, order: Purchase) -> bytes:
-        payment = {
-            "number": number, "merchant": account, "state": "PAID", "amount_minor": order.amount_minor, "currency": "CNY",
-            "paid_minor": order.amount_minor, "reference": "pay_" + secrets.token_hex(8), "captures": [],
-        }  # fmt: skip
-        told = {"id": "ntf_" + secrets.token_hex(12), "event": "payment.paid", "payment": payment, "refund": None}
-        return json.dumps(told).encode()
 
     async def _forge(self, kind: str, account: str, body: bytes, headers: dict[str, str]) -> None:
         began = self.world.history.begin("forge", "attacker", kind=kind, account=account)
@@ -187,15 +175,15 @@ class Attacker:
     async def send_nonsense(self) -> None:
         """What no client sends: sizes, encodings, numbers, methods."""
         rng, order = self.rng, self._victim()
-        number = order.number if order else "tt1"
+        number, account = order.number if order else "tt1", rng.choice(self.world.roster.names)
         method, path, body = rng.choice(
             (
-                ("POST", f"/notify/{rng.choice(list(ACCOUNTS))}/", b"x" * 2_000_000),
-                ("POST", f"/notify/{rng.choice(list(ACCOUNTS))}/", bytes(rng.randrange(256) for _ in range(200))),
-                ("POST", "/notify/nobody/", b"{}"), ("PUT", f"/notify/{rng.choice(list(ACCOUNTS))}/", b"{}"),
+                ("POST", f"/notify/{account}/", b"x" * 2_000_000),
+                ("POST", f"/notify/{account}/", bytes(rng.randrange(256) for _ in range(200))),
+                ("POST", "/notify/nobody/", b"{}"), ("PUT", f"/notify/{account}/", b"{}"),
                 ("GET", f"/api/orders/{number}%00/", None), ("GET", "/api/orders/%D9%A1%D9%A2/", None),
                 ("POST", "/api/orders/", b"{" * 5_000), ("POST", f"/api/orders/{number}/pay/", b"\xff\xfe"),
-                ("GET", "/cashier/" + "a" * 300 + "/", None), ("GET", f"/return/{rng.choice(list(ACCOUNTS))}/?number=%00'--", None),
+                ("GET", "/cashier/" + "a" * 300 + "/", None), ("GET", f"/return/{account}/?number=%00'--", None),
                 ("DELETE", f"/api/orders/{number}/", None), ("GET", "/api/streams/1e9/refunds/", None),
             )
         )  # fmt: skip
@@ -210,13 +198,14 @@ class Attacker:
             return 0
         buyer = Buyer(self.world, -1 - count)
         buyer.order, buyer.process = victim, "flood"
+        account = self.world.roster.names[count % len(self.world.roster.names)]
 
         async def one() -> None:
             async with room:
                 if what == "clicks":
-                    await buyer.click("blue")
+                    await buyer.click(account)
                 else:
-                    await self._forge("flood", "blue", secrets.token_bytes(40), {})
+                    await self._forge("flood", account, secrets.token_bytes(40), {})
 
         await asyncio.gather(*(one() for _ in range(count)))
         self.counts["flood"] += count
@@ -243,7 +232,7 @@ class Attacker:
             self.counts["not answered"] += 1
 
     async def _post(self, path: str, body: bytes, headers: dict[str, str]) -> int:
-        return await self._send("POST", path, body, {**headers, "content-type": "application/json"})
+        return await self._send("POST", path, body, {"content-type": "application/json", **headers})
 
     async def _send(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> int:
         web = self.world.web
@@ -254,7 +243,7 @@ class Attacker:
                 method, url, data=body, headers=headers, timeout=limit, allow_redirects=False
             ) as reply:
                 status, said = reply.status, await reply.content.read(200)
-                is_wish_for_repeat = path.startswith("/notify/") and said == b"retry"  # in the channel's own words
+                is_wish_for_repeat = path.startswith("/notify/") and said in WISHES
                 if status >= 500 and status != 503 and not is_wish_for_repeat:
                     web.broken.append(f"{method} {path[:80]} answered {status}")
                 return status

@@ -6,12 +6,13 @@ import json
 import random
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 import aiohttp
 
+from torture.accounts import Roster
 from torture.clients import Answer, Bank, Fields, History, Web, pause
 
 PATIENCE_SECONDS = 12.0
@@ -37,7 +38,8 @@ class World:
     """What every story shares.
 
     `recent` is what an attacker can overhear: numbers and tokens of other buyers. `forced` was paid past the bank's own
-    refusal: a bank that proved that nothing can come, and then takes money, must at least say so in the end.
+    refusal, or twice: a bank that proved that nothing can come, and then takes money, must at least say so in the end. `unpaid` are
+    old codes that somebody still has. `names` are those of each account that are no secrets.
     """
 
     web: Web
@@ -47,11 +49,14 @@ class World:
     seed: int
     run: str
     streaming_url: str
+    roster: Roster
+    names: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     told: Counter[str] = field(default_factory=Counter)
     recent: deque[Purchase] = field(default_factory=lambda: deque(maxlen=RECENT))
     paid: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=RECENT))
     broken_stories: list[str] = field(default_factory=list)
     forced: list[tuple[str, str]] = field(default_factory=list)
+    unpaid: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=RECENT))
     followed: dict[str, tuple[str, int]] = field(default_factory=dict)
     findings: list[tuple[str, str]] = field(default_factory=list)
 
@@ -145,8 +150,8 @@ class Buyer:
     async def click(self, channel: str, *, key: str = "") -> Answer:
         """One click on Pay."""
         order = self._order()
-        body = {"channel": channel, "method": "qr"}
-        args = {"order": order.number, "channel": channel, "method": "qr", "db_at": time.time()}
+        body = {"channel": channel, "method": self.world.roster.method(channel)}
+        args = {"order": order.number, **body, "db_at": time.time()}
         began = self.world.history.begin("pay", self.process, **args)
         headers = {"Idempotency-Key": f'"{key}"'} if key else {}
         answer = await self.world.web.call("POST", f"/api/orders/{order.number}/pay/", order.token, body, headers)
@@ -300,5 +305,5 @@ class Crowd:
             make_room()
 
 
-EXPIRIES = {"late": 6.0, "expired": 8.0, "late_lost": 6.0, "closing_race": 9.0}
-"""Stories whose order is over soon, with its life in seconds."""
+EXPIRIES = {"late": 6.0, "expired": 8.0, "late_lost": 6.0, "closing_race": 9.0, "through_all": 75.0}
+"""Stories whose order is over soon, or lasts long, with its life in seconds."""

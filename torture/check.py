@@ -8,6 +8,7 @@ be read. Effects are read before the intents that must have come first, and agai
 
 import argparse
 import json
+import math
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -21,6 +22,7 @@ from torture.hardness import COUNTS, LEAST, Hardness
 from torture.liveness import Waits
 from torture.rules import Mode, judge_orders, judge_run
 from torture.sources import Database, Ledger, Row, SourceError, operations, read_ledger, read_lines
+from torture.tally import Tally
 
 BATCH = 500
 SHOWN_MAX = 50
@@ -28,11 +30,12 @@ SHOWN_MAX = 50
 
 @dataclass
 class Report:
-    """What a check found: violations, how hard the run was, and how long the repairs took."""
+    """What a check found: violations, how hard the run was, how long the repairs took, and what was done with which channel."""
 
     violations: list[Violation] = field(default_factory=list)
     hardness: Hardness = field(default_factory=Hardness)
     waits: Waits = field(default_factory=Waits)
+    tally: Tally = field(default_factory=Tally)
 
     @property
     def ids(self) -> set[str]:
@@ -50,12 +53,14 @@ def check(
     prefix: str = "",
     liveness_scale: float = 0.0,
     overdue_seconds: float = 120.0,
+    measured_until: float = math.inf,
 ) -> Report:
     """Check a run; `ledger` and `inbox` are called to read them at the right moments, `history` is lines of operations.
 
     `database` is a URL, or an open connection whose transaction is looked through as it stands. `prefix` is that of this
     installation's numbers, where the ledger serves others too. `liveness_scale` stretches the bounds of L1–L5 (0: only
-    measure). `overdue_seconds` is how late a sweep may be at rest. Raises SourceError.
+    measure). `overdue_seconds` is how late a sweep may be at rest. `measured_until` (Unix seconds) is when clocks were moved: what
+    waited on then is not measured. Raises SourceError.
     """
     facts = read_facts(database, ledger, inbox, history, prefix=prefix, overdue_seconds=overdue_seconds)
     report = Report([*judge_orders(facts, mode), *judge_run(facts, mode)])
@@ -64,7 +69,9 @@ def check(
     report.hardness.add_alone(facts.alone)
     report.hardness.add_ledger(books)
     report.hardness.add_history(facts.history)
-    report.waits.add_orders(facts.orders, books)
+    report.tally.add_orders(facts.orders)
+    report.tally.add_alone(facts.alone)
+    report.waits.add_orders(facts.orders, books, measured_until)
     report.waits.add_history(facts.history)
     if liveness_scale:
         report.violations += report.waits.judge(liveness_scale)

@@ -1,7 +1,9 @@
 """L1–L5: how long repairs took, as p50, p99 and maximum beside their bounds. From the rows, the channel's books and the history."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from torture.facts import OrderFacts, Violation
 from torture.graph import AUTOMATON
@@ -19,8 +21,11 @@ class Waits:
 
     seconds: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in BOUNDS})
 
-    def add_orders(self, orders: Iterable[OrderFacts], ledger: Ledger | None) -> None:
-        """L1: a lost notification until the order is paid. L2: surplus known until its refund was accepted."""
+    def add_orders(self, orders: Iterable[OrderFacts], ledger: Ledger | None, until: float = math.inf) -> None:
+        """L1: a lost notification until the order is paid. L2: surplus known until its refund was accepted.
+
+        What ended after `until` (Unix seconds) is left out: clocks were moved meanwhile.
+        """
         lost = {
             (row["account"], row["number"])
             for row in (ledger.notifications if ledger else ())
@@ -31,12 +36,17 @@ class Waits:
             keeper = order.keeper
             if keeper is not None and (keeper["account"], keeper["number"]) in lost:
                 paid_at = taken.get((keeper["account"], keeper["channel_reference"] or ""))
-                if paid_at is not None and keeper["succeeded_at"] is not None:
+                if paid_at is not None and keeper["succeeded_at"] is not None and _is_by(keeper["succeeded_at"], until):
                     self.seconds["L1"].append(max(0.0, keeper["succeeded_at"].timestamp() - paid_at))
             for row in order.refunds:
                 known = order.stream_of(row)["succeeded_at"]
                 is_automatic = row["requested_by"] == AUTOMATON and not row["approved_by"]
-                if is_automatic and row["accepted_at"] is not None and known is not None:
+                if (
+                    is_automatic
+                    and row["accepted_at"] is not None
+                    and known is not None
+                    and _is_by(row["accepted_at"], until)
+                ):
                     self.seconds["L2"].append((row["accepted_at"] - known).total_seconds())
 
     def add_history(self, history: Iterable[Operation]) -> None:
@@ -74,6 +84,10 @@ class Waits:
                 text = f"{measured:.1f} s, the bound is {figure['bound'] * scale:.0f} s (of {figure['count']:.0f})"
                 found.append(Violation(name, text))
         return found
+
+
+def _is_by(at: datetime, until: float) -> bool:
+    return at.timestamp() <= until
 
 
 def _rank(ranked: list[float], share: float) -> float:

@@ -3,11 +3,12 @@
 import json
 import random
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torture.site import ACCOUNTS, Modes
+from torture.accounts import OWN, Roster
+from torture.site import Modes
 
 Args = dict[str, Any]
 HEAVY_GAP_SECONDS = 4.2
@@ -77,7 +78,7 @@ def _some(rng: random.Random, least: float, most: float) -> float:
 
 
 def _account(rng: random.Random) -> str:
-    return rng.choice(list(ACCOUNTS))
+    return rng.choice(OWN.names)
 
 
 def _kill(rng: random.Random) -> Args:
@@ -121,7 +122,7 @@ def _bank_fault(rng: random.Random) -> Args:
     else:
         op, do, arguments = rng.choice(_ONE_OP)
     times = 1 if do in ("refund_failed", "refund_attention", "wrong_currency") else rng.randint(1, 4)
-    return {"op": op, "what": do, "account": rng.choice(("*", *ACCOUNTS)), "times": times, **arguments}
+    return {"op": op, "what": do, "account": rng.choice(("*", *OWN.names)), "times": times, **arguments}
 
 
 SKEWS = (-3_600, -400, -90, -20, 20, 90, 400, 3_600)
@@ -184,8 +185,22 @@ def expand(seed: int, seconds: float, modes: Modes | None = None) -> Plan:
     """The plan of a seed. The same seed, length and modes give the same plan."""
     rng = random.Random(f"plan-{seed}")
     drawn = Modes(cache=rng.random() < 0.75, beats=rng.randint(1, 2), lossy_broker=rng.random() < 0.5)
-    faults = [*_heavy(rng, seconds), *_light(rng, seconds)]
-    return Plan(seed, seconds, modes or drawn, tuple(sorted(faults, key=lambda fault: (fault.at, fault.do))))
+    chosen = modes or drawn
+    faults = sorted([*_heavy(rng, seconds), *_light(rng, seconds)], key=lambda fault: (fault.at, fault.do))
+    return Plan(seed, seconds, chosen, tuple(_on_accounts_of(chosen.roster, faults, seed)))
+
+
+def _on_accounts_of(chosen: Roster, faults: list[Fault], seed: int) -> list[Fault]:
+    """The same faults, on the accounts of this mode."""
+    if chosen is OWN:
+        return faults
+    rng = random.Random(f"accounts-{seed}")
+    return [
+        replace(fault, args={**fault.args, "account": rng.choice(chosen.names)})
+        if fault.args.get("account", "*") != "*"
+        else fault
+        for fault in faults
+    ]
 
 
 def _heavy(rng: random.Random, seconds: float) -> list[Fault]:

@@ -3,13 +3,14 @@
 import json
 import math
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from torture.facts import Violation
 from torture.hardness import COUNTS, LEAST, Hardness
 from torture.liveness import BOUNDS
 from torture.plan import Plan
+from torture.tally import Tally
 
 SHOWN_MAX = 40
 OK, VIOLATED, USAGE, GENTLE, UNAVAILABLE = 0, 1, 2, 3, 4
@@ -54,8 +55,12 @@ class Result:
     security: Counter[str] = field(default_factory=Counter)
     answers: Counter[str] = field(default_factory=Counter)
     stories: Counter[str] = field(default_factory=Counter)
+    tally: Tally = field(default_factory=Tally)
     storm_seconds: float = 0.0
     rest_seconds: float = 0.0
+    passed_seconds: float = 0.0
+    """How much time was made to pass after the storm, so that the real channels' horizons were over; `moved_at` is when that began."""
+    moved_at: float = math.inf
     kept_in: str = ""
 
     @property
@@ -79,6 +84,8 @@ class Result:
         for name, least in wanted.items():
             if name not in self.skipped and had[name] < least:
                 found[name] = (had[name], least)
+        if self.plan.modes.real_channels:
+            found |= self.tally.too_few(minutes)
         return found
 
     @property
@@ -109,10 +116,13 @@ def write_text(result: Result) -> list[str]:
         "how hard: " + _listed({name: hard[name] for name in COUNTS}),
         "faults: " + _listed(result.faults),
         "commits: " + _listed(result.commits),
+        *(result.tally.lines() if plan.modes.real_channels else ()),
         "stories: " + _listed(result.stories),
         "answers: " + _listed(result.answers),
         "security: " + (_listed(result.security) or "nothing was tried"),
     ]
+    if result.passed_seconds:
+        lines.append(f"time passed after the storm: {result.passed_seconds / 3_600:.1f} h, by moved clocks")
     if result.failed:
         lines.append("could not be done: " + _listed(Counter(result.failed)))
     lines += [f"not done on this machine: {name} ({reason}), counted 0" for name, reason in result.skipped.items()]
@@ -143,13 +153,14 @@ def write_json(result: Result) -> str:
         "verdict": VERDICTS[result.status],
         "seed": plan.seed,
         "minutes": plan.seconds / 60,
-        "modes": {"cache": plan.modes.cache, "beats": plan.modes.beats, "lossy_broker": plan.modes.lossy_broker},
+        "modes": asdict(plan.modes),
         "orders": result.hardness["orders"],
         "orders_per_second": round(result.orders_per_second, 2),
         "bound": result.bound,
         "violations": [{"id": item.rule, "text": item.text, "rows": list(item.rows)} for item in result.violations],
         "hardness": {name: result.hardness[name] for name in COUNTS},
         "too_gentle": {name: {"was": was, "least": least} for name, (was, least) in result.too_gentle.items()},
+        "channels": result.tally.fields(),
         "faults": dict(result.faults),
         "commits": result.commits,
         "failed": result.failed,
@@ -159,6 +170,7 @@ def write_json(result: Result) -> str:
         "security": dict(result.security),
         "liveness": result.figures,
         "rest_seconds": round(result.rest_seconds, 1),
+        "passed_seconds": round(result.passed_seconds),
         "kept_in": result.kept_in,
     }
     return json.dumps(told, indent=2, ensure_ascii=False)

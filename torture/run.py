@@ -1,7 +1,8 @@
 """Torture: the whole site as real processes under buyers, an attacker and a nemesis; then it must heal, and the checker judges.
 
     make torture MINUTES=5 SEED=7
-    python -m torture.run --minutes 5 --seed 7 [--replay FILE|SEED] [--mode no-cache] [--mode two-beats] [--mode lossy-broker] [--json]
+    python -m torture.run --minutes 5 --seed 7 [--replay FILE|SEED] [--mode no-cache] [--mode two-beats] [--mode lossy-broker]
+                                  [--mode real-channels] [--json]
 
 The seed gives the modes, every fault with its time, and every buyer's story; all of it is printed before the start. What
 the machine decides (who runs when) is not in the seed: a replay makes the same storm, not the same instructions.
@@ -33,12 +34,15 @@ from torture.buyers import Crowd, World
 from torture.check import check
 from torture.clients import Bank, History, Web
 from torture.facts import Violation
+from torture.forgeries import public_names
 from torture.inbox import Inbox
 from torture.keep import keep
 from torture.nemesis import Nemesis
+from torture.passing import Passing
 from torture.plan import Plan, PlanError, expand, read_plan
 from torture.report import GENTLE, UNAVAILABLE, USAGE, Result, write_json, write_text
 from torture.rules import Mode
+from torture.shown import closes_of, in_the_channels_words
 from torture.site import Modes, TortureSite, open_site
 from torture.sources import SourceError, read_ledger, read_lines
 
@@ -71,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
     plan.write(folder / "plan.json")
     try:
         result = asyncio.run(run(plan, folder, say, size=options.buyers, scale=options.liveness, is_kept=options.keep))
-    except (ProcessError, SourceError, psycopg.OperationalError) as error:
+    except (ProcessError, SourceError, OSError, psycopg.OperationalError) as error:
         print(f"torture: {error}", file=sys.stderr)
         return UNAVAILABLE
     except (asyncio.CancelledError, KeyboardInterrupt):
@@ -127,6 +131,10 @@ async def _storm_and_judge(plan: Plan, site: TortureSite, inbox: Inbox, say: Say
             result.rest_seconds, left = await rest.wait_for_rest(site)
             history.note("rest", "nemesis")
             say(f"at rest after {result.rest_seconds:.0f} s")
+            if plan.modes.real_channels:
+                passing = Passing(site, world, say)
+                left += await passing.run()
+                result.passed_seconds, result.moved_at = passing.ahead, passing.began_at
             await rest.read_on(world)
             rest.note_acknowledged(world, _bank_notifications(site.bank))
             result.commits = await asyncio.to_thread(site.proxy.send, "stats")
@@ -141,15 +149,17 @@ async def _storm_and_judge(plan: Plan, site: TortureSite, inbox: Inbox, say: Say
 def _world(plan: Plan, site: TortureSite, session: aiohttp.ClientSession, history: History) -> World:
     urls = [url for name, url in site.webs.items() for _ in range(WEB_WEIGHTS[name])]
     bank = Bank(site.urls["sandbox"], (site.bank / "control-token").read_text().strip(), session)
+    web = Web(urls, session, history)
+    names = {name: public_names(options) for name, options in site.accounts.items()}
     return World(
-        Web(urls, session, history), bank, history, site.clients, plan.seed, secrets.token_hex(3), site.webs["web_a"]
+        web, bank, history, site.clients, plan.seed, secrets.token_hex(3), site.webs["web_a"], plan.modes.roster, names
     )
 
 
 async def _storm(
     plan: Plan, world: World, attacker: Attacker, nemesis: Nemesis, result: Result, say: Say, size: int
 ) -> None:
-    crowd = Crowd(world, stories.choose, size)
+    crowd = Crowd(world, stories.chooser(world.roster), size)
     began = time.monotonic()
     serving, attacking = asyncio.create_task(crowd.run()), asyncio.create_task(attacker.run())
     playing = asyncio.create_task(nemesis.play(plan, began))
@@ -192,12 +202,14 @@ def _collect(result: Result, site: TortureSite, world: World, attacker: Attacker
 
 
 def _judge(result: Result, site: TortureSite, scale: float) -> None:
+    skins = {name: name for name in site.modes.roster.skins}
+    closes = closes_of(site.direct_url)
     report = check(
-        site.direct_url, lambda: read_ledger(site.bank), lambda: read_lines(site.inbox), read_lines(site.history),
-        mode=Mode.REST, prefix="tt",
+        site.direct_url, lambda: in_the_channels_words(read_ledger(site.bank), skins, closes), lambda: read_lines(site.inbox),
+        read_lines(site.history), mode=Mode.REST, prefix="tt", measured_until=result.moved_at,
     )  # fmt: skip
     result.violations += report.violations
-    result.hardness, result.figures = report.hardness, report.waits.figures()
+    result.hardness, result.figures, result.tally = report.hardness, report.waits.figures(), report.tally
     if scale:
         result.violations += [item for item in report.waits.judge(scale) if item.rule in JUDGED]
 
@@ -215,8 +227,9 @@ def _plan(options: argparse.Namespace) -> Plan:
     modes = None
     if options.mode:
         modes = Modes(
-            "no-cache" not in options.mode, 2 if "two-beats" in options.mode else 1, "lossy-broker" in options.mode
-        )
+            "no-cache" not in options.mode, 2 if "two-beats" in options.mode else 1, "lossy-broker" in options.mode,
+            "real-channels" in options.mode,
+        )  # fmt: skip
     return expand(seed, options.minutes * 60, modes)
 
 
@@ -225,7 +238,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--minutes", "--budget", type=float, default=5.0, help="how long the storm lasts (default: 5)")
     parser.add_argument("--seed", type=int, help="a number; without one it is drawn, and printed")
     parser.add_argument("--replay", default="", metavar="FILE|SEED", help="play the plan of an earlier run again")
-    parser.add_argument("--mode", action="append", default=[], choices=["plain", "no-cache", "two-beats", "lossy-broker"],
+    parser.add_argument("--mode", action="append", default=[], choices=["plain", "no-cache", "two-beats", "lossy-broker", "real-channels"],
                         help="instead of the seed's modes")  # fmt: skip
     parser.add_argument("--buyers", type=int, default=16, help="how many stand at the cashier at once (default: 16)")
     parser.add_argument("--liveness", type=float, default=2.0, metavar="SCALE",

@@ -25,25 +25,16 @@ from typing import Any
 import redis as redis_client
 
 from config import run_folder, services
+from config.channels import make_accounts
 from config.embedded import PrivatePostgres, private_postgres
 from config.postgres import DATABASE
 from config.processes import ProcessError
 from config.redis_server import RedisServer, find_server
 from config.supervisor import Child, Supervisor
+from torture.accounts import Roster, roster
 from torture.disk import Disk, move_database, small_disk
 from torture.proxy import ProxyControl
 
-_PLAIN: dict[str, Any] = {
-    "clock_skew_seconds": 2, "lifetime_seconds_min": 1, "notification_horizon_seconds": 75, "timeout_seconds": 6,
-}  # fmt: skip
-ACCOUNTS: dict[str, dict[str, Any]] = {
-    "blue": _PLAIN,
-    "green": _PLAIN,
-    # Like Alipay: knows and closes nothing before the buyer opens it.
-    "red": {**_PLAIN, "close_proof": "query", "not_found_before_buyer_acts": True},
-    # Like PayPal: the buyer approves, the capture is ours.
-    "gold": {**_PLAIN, "captures": True, "close_proof": "restraint"},
-}
 STEADY_PORTS = (12_000, 32_000)
 PREFIX = "tt"
 ENDPOINT = "web"
@@ -57,13 +48,20 @@ class Modes:
     cache: bool = True
     beats: int = 1
     lossy_broker: bool = False
+    real_channels: bool = False
+    """Accounts of every real channel, in their own wire formats; no seed draws it."""
 
     def describe(self) -> str:
         """In one line."""
         return (
             f"{'lock and cache on' if self.cache else 'lock and cache OFF'}, {self.beats} beat{'s' * (self.beats > 1)}, "
-            f"broker {'loses 20 %' if self.lossy_broker else 'honest'}"
+            f"broker {'loses 20 %' if self.lossy_broker else 'honest'}{', real channels' if self.real_channels else ''}"
         )
+
+    @property
+    def roster(self) -> Roster:
+        """The accounts of this mode."""
+        return roster(self.real_channels)
 
 
 class TortureSite(Supervisor):
@@ -142,19 +140,29 @@ class TortureSite(Supervisor):
         port = self.postgres.cluster.listen.port
         self.database_url = self.direct_url.replace(f":{port}/", f":{proxy_port}/") + "?sslmode=disable"
         self.redis_url = self.redis.url()
-        for name, options in ACCOUNTS.items():
-            self.accounts[name] = {
-                "adapter": "sandbox", "base_url": f"http://127.0.0.1:{steady_port()}", "secret": secrets.token_urlsafe(32),
-                **options,
-            }  # fmt: skip
+        further = self._open_accounts(place)
         self.environment = self._settings()
         control = place / "proxy.sock"
         self.proxy = ProxyControl(control)
-        described = [_proxy(proxy_port, port, control), _bank(bank_port, self.bank)]
+        described = [_proxy(proxy_port, port, control), _bank(bank_port, self.bank, further)]
         described += [self._web(name, number) for name, number in ports.items()]
         described += [self._worker(name) for name in ("worker_a", "worker_b")]
         described += [self._beat(f"beat_{letter}") for letter in "ab"[: self.modes.beats]]
         self._children = {service.name: Child(service) for service in described}
+
+    def _open_accounts(self, place: Path) -> Path | None:
+        """Fill `accounts`, the shop's half; returns the file with the bank's half of the real channels' keys, where there are any."""
+        chosen = self.modes.roster
+        for name, options in chosen.own.items():
+            self.accounts[name] = {
+                "adapter": "sandbox", "base_url": f"http://127.0.0.1:{steady_port()}", "secret": secrets.token_urlsafe(32),
+                **options,
+            }  # fmt: skip
+        if not chosen.skins:
+            return None
+        halves = make_accounts(place, self.urls["web_b"], chosen.skins, steady_port)
+        self.accounts |= json.loads(halves.shop.read_text())
+        return halves.bank
 
     def _settings(self) -> dict[str, str]:
         payonce = {
@@ -280,8 +288,8 @@ def _proxy(listen: int, upstream: int, control: Path) -> services.Service:
     return services.Service("proxy", [*command, "--control", str(control)], control.exists)
 
 
-def _bank(port: int, folder: Path) -> services.Service:
-    service = services.sandbox(port, folder)
+def _bank(port: int, folder: Path, accounts: Path | None) -> services.Service:
+    service = services.sandbox(port, folder, accounts)
     return replace(service, command=[*service.command, "--speed", "5", "--synchronous", "NORMAL"])
 
 

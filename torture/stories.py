@@ -3,21 +3,21 @@
 import asyncio
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from torture.accounts import REAL_CHANNELS, Roster
 from torture.buyers import FOLLOWED_MAX, Buyer, Story
 from torture.clients import pause
 
-CHANNELS = ("blue", "green", "red", "gold")
+
+def _channel(buyer: Buyer) -> str:
+    weights = buyer.world.roster.weights
+    return buyer.rng.choices(tuple(weights), tuple(weights.values()))[0]
 
 
-def _channel(rng: random.Random) -> str:
-    return rng.choices(CHANNELS, (38, 30, 20, 12))[0]
-
-
-def _two(rng: random.Random) -> tuple[str, str]:
-    first = _channel(rng)
-    return first, rng.choice([name for name in CHANNELS if name != first])
+def _two(buyer: Buyer) -> tuple[str, str]:
+    first = _channel(buyer)
+    return first, buyer.rng.choice([name for name in buyer.world.roster.names if name != first])
 
 
 async def _think(buyer: Buyer, most: float = 1.0) -> None:
@@ -26,7 +26,7 @@ async def _think(buyer: Buyer, most: float = 1.0) -> None:
 
 async def single(buyer: Buyer) -> None:
     """Click, pay, done."""
-    channel = _channel(buyer.rng)
+    channel = _channel(buyer)
     stream = await buyer.get_way(channel)
     if stream:
         await _think(buyer)
@@ -35,7 +35,7 @@ async def single(buyer: Buyer) -> None:
 
 async def double_click(buyer: Buyer) -> None:
     """Several clicks at once, on any of the web processes."""
-    channel = _channel(buyer.rng)
+    channel = _channel(buyer)
     await asyncio.gather(*(buyer.click(channel) for _ in range(buyer.rng.randint(2, 3))))
     stream = await buyer.get_way(channel)
     if stream:
@@ -44,7 +44,7 @@ async def double_click(buyer: Buyer) -> None:
 
 async def same_key(buyer: Buyer) -> None:
     """A client that repeats its call under one Idempotency-Key."""
-    channel, key = _channel(buyer.rng), f"{buyer.world.run}-{buyer.index}"
+    channel, key = _channel(buyer), f"{buyer.world.run}-{buyer.index}"
     stream = await buyer.get_way(channel, key=key)
     await buyer.click(channel, key=key)
     if stream:
@@ -53,7 +53,7 @@ async def same_key(buyer: Buyer) -> None:
 
 async def switch(buyer: Buyer) -> None:
     """Look at one wallet, pay in another."""
-    first, second = _two(buyer.rng)
+    first, second = _two(buyer)
     old = await buyer.get_way(first)
     if old and buyer.rng.random() < 0.4:
         await buyer.open_page(old, first)
@@ -65,9 +65,9 @@ async def switch(buyer: Buyer) -> None:
 
 async def both(buyer: Buyer) -> None:
     """Two codes on two phones, and both are paid; late bank money passes the bank's own refusal."""
-    first, second = _two(buyer.rng)
+    first, second = _two(buyer)
     old = await buyer.get_way(first)
-    if old and first == "red":
+    if old and first in buyer.world.roster.hidden:
         await buyer.open_page(old, first)
     new = await buyer.get_way(second)
     pays = [(old, first), (new, second)]
@@ -78,7 +78,7 @@ async def both(buyer: Buyer) -> None:
 
 async def switch_while_paying(buyer: Buyer) -> None:
     """The old wallet takes the money just while it is being closed."""
-    first, second = _two(buyer.rng)
+    first, second = _two(buyer)
     old = await buyer.get_way(first)
     if not old:
         return
@@ -91,7 +91,7 @@ async def switch_while_paying(buyer: Buyer) -> None:
 
 async def lost(buyer: Buyer) -> None:
     """The notification never comes; the buyer waits on the page, or goes home."""
-    channel = _channel(buyer.rng)
+    channel = _channel(buyer)
     stream = await buyer.get_way(channel)
     if stream:
         await buyer.world.bank.fault("notify", "lose", account=channel, number=stream)
@@ -100,7 +100,7 @@ async def lost(buyer: Buyer) -> None:
 
 async def repeated(buyer: Buyer) -> None:
     """The notification comes in copies, out of order, unacknowledged, late, or after a forgery."""
-    channel, rng = _channel(buyer.rng), buyer.rng
+    channel, rng = _channel(buyer), buyer.rng
     stream = await buyer.get_way(channel)
     if not stream:
         return
@@ -117,7 +117,7 @@ FORGERIES = ("bad_signature", "no_signature", "altered_body", "wrong_account", "
 
 async def altered(buyer: Buyer) -> None:
     """Another amount than asked for was truly paid, or the bank itself says something wrong."""
-    channel = buyer.rng.choice(("blue", "green"))
+    channel = buyer.rng.choice(buyer.world.roster.altering)
     stream = await buyer.get_way(channel)
     if not stream:
         return
@@ -126,16 +126,18 @@ async def altered(buyer: Buyer) -> None:
 
 async def second_capture(buyer: Buyer) -> None:
     """The bank takes the money twice under one number."""
-    channel = buyer.rng.choice(("blue", "green"))
+    channel = buyer.rng.choice(buyer.world.roster.altering)
     stream = await buyer.get_way(channel)
     if stream and await buyer.pay(stream, channel):
         await _think(buyer)
         await buyer.world.bank.act("second_capture", number=stream, account=channel)
+        if channel in buyer.world.roster.skins:  # some channels tell it by a notification alone
+            buyer.world.forced.append((channel, stream))
 
 
 async def slow_bank(buyer: Buyer) -> None:
     """The buyer acts, the bank is not done for a while; the buyer clicks on something else meanwhile."""
-    first, second = buyer.rng.sample(("blue", "green", "red"), 2)
+    first, second = buyer.rng.sample(buyer.world.roster.slow, 2)
     stream = await buyer.get_way(first)
     if not stream:
         return
@@ -154,7 +156,7 @@ async def slow_bank(buyer: Buyer) -> None:
 
 async def late(buyer: Buyer) -> None:
     """Bank money comes after the order is closed."""
-    channel = _channel(buyer.rng)
+    channel = _channel(buyer)
     stream = await buyer.get_way(channel)
     if stream:
         order = buyer.order
@@ -165,7 +167,7 @@ async def late(buyer: Buyer) -> None:
 
 async def late_lost(buyer: Buyer) -> None:
     """The same, and nobody says so."""
-    channel = _channel(buyer.rng)
+    channel = _channel(buyer)
     stream = await buyer.get_way(channel)
     if stream:
         order = buyer.order
@@ -178,12 +180,12 @@ async def late_lost(buyer: Buyer) -> None:
 async def expired(buyer: Buyer) -> None:
     """Somebody looks and goes away."""
     if buyer.rng.random() < 0.7:
-        await buyer.get_way(_channel(buyer.rng))
+        await buyer.get_way(_channel(buyer))
 
 
 async def cancelled(buyer: Buyer) -> None:
     """The shop cancels, sometimes while the buyer pays."""
-    channel = _channel(buyer.rng)
+    channel = _channel(buyer)
     stream = await buyer.get_way(channel) if buyer.rng.random() < 0.8 else ""
     if stream and buyer.rng.random() < 0.6:
         await asyncio.gather(buyer.close(), buyer.pay(stream, channel))
@@ -193,7 +195,7 @@ async def cancelled(buyer: Buyer) -> None:
 
 async def closing_race(buyer: Buyer) -> None:
     """The buyer pays in the last moment of the order."""
-    channel = _channel(buyer.rng)
+    channel = _channel(buyer)
     stream = await buyer.get_way(channel)
     if stream:
         order = buyer.order
@@ -204,7 +206,7 @@ async def closing_race(buyer: Buyer) -> None:
 
 async def amended(buyer: Buyer) -> None:
     """The price changes while a way to pay is open, and the old one may be paid."""
-    first, second = _two(buyer.rng)
+    first, second = _two(buyer)
     old = await buyer.get_way(first)
     order = buyer.order
     assert order is not None
@@ -218,7 +220,7 @@ async def amended(buyer: Buyer) -> None:
 
 async def refunded(buyer: Buyer) -> None:
     """An operator gives back a part, or everything, by a client that repeats itself."""
-    channel, rng = _channel(buyer.rng), buyer.rng
+    channel, rng = _channel(buyer), buyer.rng
     stream = await buyer.get_way(channel)
     order = buyer.order
     if not stream or order is None or not await buyer.pay(stream, channel):
@@ -235,7 +237,7 @@ async def refunded(buyer: Buyer) -> None:
 
 async def watched(buyer: Buyer) -> None:
     """The buyer's page follows the order live."""
-    channel = _channel(buyer.rng)
+    channel = _channel(buyer)
     stream = await buyer.get_way(channel)
     if not stream:
         return
@@ -246,6 +248,28 @@ async def watched(buyer: Buyer) -> None:
         await buyer.look(wait=10)
 
 
+async def through_all(buyer: Buyer) -> None:
+    """WeChat Pay, Alipay, Stripe, PayPal: the buyer changes their mind each time, and pays the last code, an old one, or both."""
+    rng, codes = buyer.rng, list[tuple[str, str]]()
+    for channel in REAL_CHANNELS:
+        stream = await buyer.get_way(channel)
+        if not stream:
+            break
+        codes.append((stream, channel))
+        if rng.random() < 0.4:
+            await buyer.open_page(stream, channel)
+        await _think(buyer, 0.5)
+    if not codes:
+        return
+    old = rng.choice(codes[:-1] or codes)
+    paid = rng.choice(([codes[-1]], [old], [old, codes[-1]], [codes[-1], old], [*codes], []))
+    force = rng.random() < 0.3
+    for stream, channel in paid:
+        await buyer.pay(stream, channel, force=force and (stream, channel) != codes[-1])
+        await _think(buyer, 2.0)
+    buyer.world.unpaid += [(channel, stream) for stream, channel in codes if (stream, channel) not in paid]
+
+
 STORIES: dict[Story, int] = {
     single: 26, double_click: 12, same_key: 4, switch: 9, both: 8, switch_while_paying: 3, lost: 7, repeated: 8, altered: 2,
     second_capture: 2, slow_bank: 3, late: 3, late_lost: 1, expired: 3, cancelled: 3, closing_race: 2, amended: 2, refunded: 4,
@@ -254,8 +278,17 @@ STORIES: dict[Story, int] = {
 """Each story with its share in percent."""
 
 
-def choose(rng: random.Random) -> tuple[str, Story]:
-    """Draw one."""
-    stories: Sequence[Story] = list(STORIES)
-    story = rng.choices(stories, list(STORIES.values()))[0]
-    return getattr(story, "__name__", "story"), story
+MIXED_STORIES = {**STORIES, through_all: 20, lost: 12, late: 5}
+"""The same, where every real channel has an account."""
+
+
+def chooser(roster: Roster) -> Callable[[random.Random], tuple[str, Story]]:
+    """How to draw one, for the accounts of a run."""
+    told = MIXED_STORIES if roster.skins else STORIES
+    stories: Sequence[Story] = list(told)
+
+    def choose(rng: random.Random) -> tuple[str, Story]:
+        story = rng.choices(stories, list(told.values()))[0]
+        return getattr(story, "__name__", "story"), story
+
+    return choose
