@@ -62,7 +62,7 @@ def read(order_number: str) -> Entry | None:
         return None
     _version, _, signed = text.decode(errors="replace").partition(":")
     signature, _, body = signed.partition(":")
-    if not body or not constant_time_compare(signature, _sign(order_number, body)):
+    if not constant_time_compare(signature, _sign(order_number, body)):
         return None
     try:
         return Entry(**json.loads(body))
@@ -75,7 +75,7 @@ def store(entry: Entry, version: int, life: timedelta) -> None:
     life_ms = min(ENTRY_MS_MAX, int(life.total_seconds() * 1000))
     if life_ms <= 0:
         return
-    body = json.dumps(asdict(entry), sort_keys=True)
+    body = json.dumps(asdict(entry))
     _put(entry.order, version, f"{version}:{_sign(entry.order, body)}:{body}", life_ms)
 
 

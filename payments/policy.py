@@ -76,4 +76,4 @@ def spent_today_minor(account: str, currency: str, at: datetime, using: str, but
         is_sent | is_claimed, purpose=RefundPurpose.SURPLUS, approved_by="", currency=currency, stream__account=account,
         is_released=False,
     ).exclude(number=but)  # fmt: skip
-    return int(rows.aggregate(total=Sum("amount_minor"))["total"] or 0)
+    return int(rows.aggregate(total=Sum("amount_minor", default=0))["total"])

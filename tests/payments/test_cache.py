@@ -77,6 +77,24 @@ def test_a_life_reaches_redis_in_milliseconds(store):
     assert 1_000 < store.pttl(KEY) <= 10_000
 
 
+def test_tombstones_and_turns_last_exactly_so_long(monkeypatch):
+    asked = []
+
+    class Recorder:
+        def set(self, key, value, **how):
+            asked.append((key, how))
+            return True
+
+        def eval(self, script, count, key, version, value, life_ms):
+            asked.append((key, count, version, value, life_ms))
+
+    cache.reset()
+    monkeypatch.setattr(cache, "_client", lru_cache(lambda url: Recorder()))
+    cache.void("po1", 4)
+    cache.take_turn("po1")
+    assert asked == [(KEY, 1, 3, "3::", 600_000), (GATE, {"nx": True, "px": 20_000})]
+
+
 def test_the_shortest_life_is_kept_and_one_that_is_over_is_not(monkeypatch):
     """S8: an expired prepay is never handed out."""
     told = []
@@ -106,7 +124,7 @@ def test_an_order_that_moved_on_voids_what_was_and_what_comes_late(store):
     cache.void("po1", 4)
     assert cache.read("po1") is None
     assert store.get(KEY) == b"3::"
-    assert 590_000 < store.pttl(KEY) <= 600_000, "longer than any process that works with the old state"
+    assert store.pttl(KEY) > 500_000, "longer than any process that works with the old state"
     cache.store(ENTRY, 3, LIFE)
     assert cache.read("po1") is None
     cache.store(ENTRY, 4, LIFE)
@@ -146,7 +164,7 @@ def test_one_of_many_gets_the_turn_and_only_its_holder_ends_it(store):
     token = cache.take_turn("po1")
     assert len(token) == 16
     assert store.get(GATE) == token.encode()
-    assert 19_000 < store.pttl(GATE) <= 20_000, "above the channel's total time-out, and not for ever"
+    assert 10_000 < store.pttl(GATE) <= 20_000, "above the channel's total time-out, and not for ever"
     assert cache.take_turn("po1") is None
     assert cache.take_turn("po2") not in (None, "", token)
     cache.end_turn("po1", "another")
