@@ -32,6 +32,7 @@ from torture.mutant_seen import EDGE
 PLAN = "PAYONCE_MUTANTS_PLAN"
 SLOWER_MAX = 10
 SECONDS_MORE = 5.0
+HANGS_MAX = 3
 WIPE_SECONDS_MAX = 60.0
 FEW_LINES = 5
 """A test that executes so few lines of a module fails by every second mutant of them; it is where the guess starts."""
@@ -123,10 +124,7 @@ class Worker:
 
     def _try(self, task: Task, items: Sequence[pytest.Item]) -> dict[str, Any]:
         began = time.monotonic()
-        if items:
-            answer, asked = self._in_child(items, lambda: self._install(task.mutant))
-        else:
-            answer, asked = {"how": "survived", "by": ""}, 0
+        answer, asked = self._ask(task.mutant, items) if items else ({"how": "survived", "by": ""}, 0)
         for item in items[:asked]:
             self.tries[item.nodeid] += 1
         if answer["how"] == "killed" and answer["by"] in self.seconds:
@@ -134,6 +132,14 @@ class Worker:
             self.killers.add(answer["by"])
         facts = {"module": task.mutant.module, "key": task.mutant.key, "line": task.mutant.line, "text": task.text}
         return {**facts, "tests": asked, **answer, "seconds": round(time.monotonic() - began, 2)}
+
+    def _ask(self, mutant: Mutant, items: Sequence[pytest.Item]) -> tuple[dict[str, Any], int]:
+        """How the mutant fares. A machine that is busy makes any test hang: only one that is quick again without the mutant tells."""
+        for _ in range(HANGS_MAX):
+            answer, asked = self._in_child(items, lambda: self._install(mutant))
+            if answer["how"] != "timeout" or not self._is_unfit(items[max(asked - 1, 0)]):
+                return answer, asked
+        return {"how": "broken", "by": f"{answer['by']} hangs without any mutant"}, asked
 
     def _is_unfit(self, item: pytest.Item) -> bool:
         """Does it fail without any mutant?"""

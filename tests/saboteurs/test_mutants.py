@@ -385,6 +385,23 @@ def test_a_mutant_that_cannot_be_put_in_is_neither_killed_nor_alive(worker):
     assert (answer, asked) == ({"how": "broken", "by": "KeyError: 'place'"}, 0)
 
 
+def test_a_hang_counts_when_the_test_is_quick_without_the_mutant(worker, monkeypatch):
+    plays = []
+
+    def in_child(items, change):
+        is_mutant = change is not mutant_worker.nothing
+        plays.append(is_mutant)
+        return ({"how": "timeout" if is_mutant or is_busy.pop() else "survived", "by": "slow"}, 1)
+
+    monkeypatch.setattr(worker, "_in_child", in_child)
+    items, mutant = [Item(worker, "slow", passes)], source().mutants[0]
+    is_busy = [False, True]
+    assert worker._ask(mutant, items)[0]["how"] == "timeout"
+    assert plays == [True, False, True, False]
+    is_busy = [True] * mutant_worker.HANGS_MAX
+    assert worker._ask(mutant, items)[0] == {"how": "broken", "by": "slow hangs without any mutant"}
+
+
 def test_quick_tests_of_few_lines_come_first_and_those_that_killed_up_to_the_limit(worker):
     mutant = source().mutants[0]
     task = mutant_worker.Task(mutant, "", ("slow", "quick", "broad", "narrow"))
