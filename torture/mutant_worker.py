@@ -36,6 +36,8 @@ HANGS_MAX = 3
 WIPE_SECONDS_MAX = 60.0
 FEW_LINES = 5
 """A test that executes so few lines of a module fails by every second mutant of them; it is where the guess starts."""
+OWN = 10
+"""A test file that is named after the module is there to notice."""
 PR_SET_PDEATHSIG = 1
 
 
@@ -108,11 +110,12 @@ class Worker:
             self.is_dirty = self.is_dirty or report.when == "teardown"
 
     def _in_order(self, task: Task) -> Iterator[str]:
-        """The tests by what a kill costs: their seconds, and how often they killed, or how little else they execute. Up to the limit."""
+        """The tests by what a kill costs: their seconds, and how often they killed, how little else they execute. Up to the limit."""
         weights = self.weights[task.mutant.module]
+        own = f"/test_{Path(task.mutant.module).name}::"
 
         def price(name: str) -> float:
-            guess = FEW_LINES / (FEW_LINES + weights.get(name, 1))
+            guess = FEW_LINES / (FEW_LINES + weights.get(name, 1)) * (OWN if own in name else 1)
             return (EDGE + self.seconds[name]) * (1 + self.tries[name]) / (guess + self.kills[name])
 
         spent = 0.0

@@ -325,7 +325,8 @@ class Item:
 def worker(tmp_path, monkeypatch):
     monkeypatch.setattr(mutant_worker, "SECONDS_MORE", 1.0)
     plan = {
-        "names": ["slow", "quick", "broad", "narrow"], "seconds": [9.0, 0.1, 0.2, 0.2], "tasks": [], "limit": 5.0, "until": 0,
+        "names": ["slow", "quick", "broad", "narrow", "tests/test_example.py::own"],
+        "seconds": [9.0, 0.1, 0.2, 0.2, 0.5], "tasks": [], "limit": 5.0, "until": 0,
         "weights": {"payments/example.py": {"slow": 1, "quick": 1, "broad": 90, "narrow": 1}}, "top": ".",
         "results": str(tmp_path / "results"), "began": str(tmp_path / "began"), "unfit": str(tmp_path / "unfit"),
     }  # fmt: skip
@@ -411,3 +412,7 @@ def test_quick_tests_of_few_lines_come_first_and_those_that_killed_up_to_the_lim
     worker.tries["quick"] = 30
     assert list(worker._in_order(task)) == ["broad", "narrow", "quick"]
     assert list(worker._in_order(mutant_worker.Task(mutant, "", ("slow",)))) == ["slow"], "one at least"
+    own = "tests/test_example.py::own"
+    assert next(iter(worker._in_order(mutant_worker.Task(mutant, "", ("narrow", own))))) == own, (
+        "named after the module"
+    )
