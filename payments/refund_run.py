@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import TypeVar
 
 from payonce.channels import messages
-from payonce.channels.messages import Known, Outcome, RefundView, Refused, RefusedKind
+from payonce.channels.messages import Known, Outcome, PaymentView, RefundView, Refused, RefusedKind
 from payonce.orders.conf import get_settings
 from payonce.orders.errors import OrderNotFound
 from payonce.payments import cache, enqueue, policy, refund_answer, schedule
@@ -23,8 +23,9 @@ from payonce.payments.statuses import Confirmation, RefundPurpose, RefundState
 from payonce.payments.transitions import refunds as arrows
 
 T = TypeVar("T")
-RUNNABLE = (RefundState.REQUESTED, RefundState.SUBMITTED, RefundState.UNKNOWN, RefundState.ATTENTION)
 SENDABLE = (RefundState.REQUESTED, RefundState.UNKNOWN)
+ASKABLE = (*SENDABLE, RefundState.SUBMITTED, RefundState.ATTENTION, RefundState.SUCCEEDED)
+"""Carried on when due. One that is done comes due again only when the channel says something else about it."""
 
 
 ABSENCE_PROVES = timedelta(days=1)
@@ -50,18 +51,21 @@ def run_refund(number: str, by: str = "system:refund") -> RefundRun:
     if isinstance(ticket, RefundRun):
         return ticket
     if ticket.asks_refund_first:
-        outcome: Outcome[RefundView] = call(ticket.account, lambda channel: channel.query_refund(ticket.ref))
-        if not refund_answer.means_not_sent(outcome, ticket.may_repeat, ticket.is_retried):
-            return _record(ticket, outcome, by, asked_only=True)
-    if ticket.asks_payment_first and not _payment_allows(ticket, by):
-        return RefundRun.PARKED
+        known: Outcome[RefundView] = call(ticket.account, lambda channel: channel.query_refund(ticket.ref))
+        if not refund_answer.means_not_sent(known, ticket.may_repeat, ticket.is_retried):
+            return with_refund(number, by, lambda work: _record(work, ticket, known, asked_only=True))
+    if ticket.asks_payment_first:
+        paid: Outcome[PaymentView] = call(ticket.account, lambda channel: channel.query(ticket.ref.payment))
+        if not with_refund(number, by, lambda work: _payment_allows(work, ticket, paid)):
+            return RefundRun.PARKED
     request = messages.RefundRequest(
         payment=ticket.ref.payment, refund_number=number, amount_minor=ticket.ref.amount_minor, currency=ticket.currency,
         captured_minor=ticket.captured_minor, reason=ticket.reason, notify_url=ticket.notify_url,
     )  # fmt: skip
-    if not _commit_intent(ticket, by):
+    if not with_refund(number, by, lambda work: _intend(work, ticket)):
         return RefundRun.LATER
-    return _record(ticket, call(ticket.account, lambda channel: channel.refund(request)), by, asked_only=False)
+    answer: Outcome[RefundView] = call(ticket.account, lambda channel: channel.refund(request))
+    return with_refund(number, by, lambda work: _record(work, ticket, answer, asked_only=False))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +91,7 @@ def _claim(work: Work, number: str) -> Ticket | RefundRun:
     """Under the lock: is it due, does the policy let it go, who else is at it? Commits the intent and the lease."""
     refund = work.refund(number)
     stream = work.stream_of(refund)
-    is_recheck = refund.state == RefundState.SUCCEEDED and refund.next_try_at is not None
-    if refund.state not in RUNNABLE and not is_recheck:
+    if refund.state not in ASKABLE:
         refund.next_try_at = None
         return RefundRun.NOT_DUE
     if refund.next_try_at is None or refund.next_try_at > work.at:
@@ -146,79 +149,67 @@ def park(work: Work, refund: Refund, why: str) -> None:
     follow_up(work)
 
 
-def _payment_allows(ticket: Ticket, by: str) -> bool:
+def _payment_allows(work: Work, ticket: Ticket, outcome: Outcome[PaymentView]) -> bool:
     """A refund of surplus looks first: a dispute, a reversal, or a refund that we did not make stops it for a person."""
-    outcome = call(ticket.account, lambda channel: channel.query(ticket.ref.payment))
-
-    def decide(work: Work) -> bool:
-        refund = work.refund(ticket.number)
-        if refund.call_lease != ticket.lease:
-            return False
-        stream = work.stream_of(refund)
-        if not isinstance(outcome, Known):
-            refund.last_answer = f"payment not confirmed before the refund: {refund_answer.short(outcome)}"[:128]
-            arrows.end_call(refund)
-            refund_answer.try_later(work, refund)
-            return False
-        apply_evidence(work, stream, Evidence(stream.account, outcome.value, Confirmation.POLL, ticket.at))
-        left = stream.disputed_minor + stream.reversed_minor
-        if left or stream.channel_refunded_minor > moved_minor(work, stream, but=refund):
-            park(work, refund, "the channel shows a dispute, a reversal or a refund that we did not make")
-            return False
-        return True
-
-    return with_refund(ticket.number, by, decide)
+    refund = work.refund(ticket.number)
+    if refund.call_lease != ticket.lease:
+        return False
+    stream = work.stream_of(refund)
+    if not isinstance(outcome, Known):
+        refund.last_answer = f"payment not confirmed before the refund: {refund_answer.short(outcome)}"[:128]
+        arrows.end_call(refund)
+        refund_answer.try_later(work, refund)
+        return False
+    apply_evidence(work, stream, Evidence(stream.account, outcome.value, Confirmation.POLL, ticket.at))
+    left = stream.disputed_minor + stream.reversed_minor
+    if left or stream.channel_refunded_minor > moved_minor(work, stream, but=refund):
+        park(work, refund, "the channel shows a dispute, a reversal or a refund that we did not make")
+        return False
+    return True
 
 
-def _commit_intent(ticket: Ticket, by: str) -> bool:
-    """Commit, just before the call, that it is sent; everything decided before is decided again.
+def _intend(work: Work, ticket: Ticket) -> bool:
+    """Write down, just before the call, that it is sent; everything decided before is decided again.
 
     A process that was paused past its lease must not send, nor one whose refund a person took back meanwhile.
     """
-
-    def decide(work: Work) -> bool:
-        refund = work.refund(ticket.number)
-        stream = work.stream_of(refund)
-        if refund.call_lease != ticket.lease or refund.state not in SENDABLE:
-            return False
-        if not _is_allowed(work, refund, stream):
-            return False
-        is_past_window = refund.replay_safe_until is not None and refund.replay_safe_until <= work.at
-        if refund.first_sent_at is not None and is_past_window:
-            arrows.end_call(refund)
-            refund_answer.not_answered(work, refund, "its replay window ended")
-            return False
-        if refund.last_sent_at is not None and work.at - refund.last_sent_at >= ABSENCE_PROVES:
-            refund.open_call_count = 0  # asked just now, and the channel does not know the number
-        refund.last_sent_at = work.at
-        if refund.first_sent_at is None:
-            capabilities = capabilities_of(stream)
-            window = capabilities.refund_replay_window_seconds if capabilities else 0
-            refund.first_sent_at = work.at
-            refund.replay_safe_until = None if window is None else work.at + timedelta(seconds=window)
-        refund.open_call_count += 1
-        arrows.lease_call(refund, ticket.lease, work.at + timedelta(seconds=get_settings().CALL_LEASE_SECONDS))
-        refund.next_try_at = work.at + timedelta(seconds=schedule.CLAIM_SECONDS)
-        return True
-
-    return with_refund(ticket.number, by, decide)
+    refund = work.refund(ticket.number)
+    stream = work.stream_of(refund)
+    if refund.call_lease != ticket.lease or refund.state not in SENDABLE:
+        return False
+    if not _is_allowed(work, refund, stream):
+        return False
+    if refund.replay_safe_until is not None and refund.replay_safe_until <= work.at:
+        arrows.end_call(refund)
+        refund_answer.not_answered(work, refund, "its replay window ended")
+        return False
+    if refund.last_sent_at is not None and work.at - refund.last_sent_at >= ABSENCE_PROVES:
+        refund.open_call_count = 0  # asked just now, and the channel does not know the number
+    refund.last_sent_at = work.at
+    if refund.first_sent_at is None:
+        capabilities = capabilities_of(stream)
+        window = capabilities.refund_replay_window_seconds if capabilities else 0
+        refund.first_sent_at = work.at
+        refund.replay_safe_until = None if window is None else work.at + timedelta(seconds=window)
+    refund.open_call_count += 1
+    arrows.lease_call(refund, ticket.lease, work.at + timedelta(seconds=get_settings().CALL_LEASE_SECONDS))
+    refund.next_try_at = work.at + timedelta(seconds=schedule.CLAIM_SECONDS)
+    return True
 
 
-def _record(ticket: Ticket, outcome: Outcome[RefundView], by: str, *, asked_only: bool) -> RefundRun:
-    def decide(work: Work) -> RefundRun:
-        refund = work.refund(ticket.number)
-        is_late = refund.call_lease != ticket.lease
-        if not is_late:
-            arrows.end_call(refund)
-        refund_answer.apply_outcome(
-            work, refund, outcome, asked_only=asked_only, may_repeat=ticket.may_repeat, is_late=is_late
-        )
-        follow_up(work)
-        if isinstance(outcome, Refused) and outcome.kind is RefusedKind.THROTTLED:
-            return RefundRun.LATER
-        return _RUN_OF_STATE.get(RefundState(refund.state), RefundRun.LATER)
-
-    return with_refund(ticket.number, by, decide)
+def _record(work: Work, ticket: Ticket, outcome: Outcome[RefundView], *, asked_only: bool) -> RefundRun:
+    """Apply the answer, whoever has the refund's lease by now; only the holder ends it."""
+    refund = work.refund(ticket.number)
+    is_late = refund.call_lease != ticket.lease
+    if not is_late:
+        arrows.end_call(refund)
+    refund_answer.apply_outcome(
+        work, refund, outcome, asked_only=asked_only, may_repeat=ticket.may_repeat, is_late=is_late
+    )
+    follow_up(work)
+    if isinstance(outcome, Refused) and outcome.kind is RefusedKind.THROTTLED:
+        return RefundRun.LATER
+    return _RUN_OF_STATE.get(RefundState(refund.state), RefundRun.LATER)
 
 
 def tell_person(number: str) -> None:

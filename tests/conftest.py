@@ -1,6 +1,7 @@
 """Fixtures for every test: real servers, started when the first test needs them and stopped after the last."""
 
 import os
+import secrets
 from collections.abc import Iterator
 from typing import Any
 
@@ -116,3 +117,38 @@ def kicked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(current_app, "send_task", lambda task, **options: sent.append(task))
     monkeypatch.setattr(enqueue, "_paused_until", 0.0)
     return sent
+
+
+class Shouts:
+    """What was shouted about an order since the test began. Every test run at this Redis shouts into the one channel."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self.client = client
+        self.listener = client.pubsub()
+        self.listener.subscribe("payonce:orders")
+
+    def __call__(self, order_number: str) -> list[str]:
+        """Up to now: a shout of our own marks the end."""
+        heard: list[str] = []
+        end = secrets.token_hex(8)
+        self.client.publish("payonce:orders", end)
+        for message in self.listener.listen():
+            text = message["data"].decode() if message["type"] == "message" else ""
+            if text == end:
+                return heard
+            heard += [text] if text.startswith(f"{order_number}:") else []
+        raise AssertionError("the connection ended")
+
+
+@pytest.fixture
+def shouts(
+    in_memory: None, redis_client: redis.Redis, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Shouts]:
+    """Redis for decisions in memory; a busy machine does not make it look dead."""
+    settings.PAYONCE = {**settings.PAYONCE, "REDIS_URL": settings.REDIS_URL}
+    monkeypatch.setattr(cache, "SOCKET_SECONDS", 30)
+    cache.reset()
+    heard = Shouts(redis_client)
+    yield heard
+    heard.listener.close()
+    cache.reset()

@@ -51,7 +51,7 @@ def work_of(
     keeper = next((row.number for row in streams if row.role == "keeper"), None)
     known = {"state": "PAID" if keeper else "OPEN", "keeper": keeper, "created_at": NOW - HOUR, **fields}
     order = Order(
-        pk=1, number="po1", source="shop", reference="A-1", **{"amount_minor": 1000, "currency": "CNY", **known}
+        pk=1, source="shop", reference="A-1", **{"number": "po1", "amount_minor": 1000, "currency": "CNY", **known}
     )
     work = UnstoredWork(
         "default", order, list(streams), Journal(NOW, "system:test"), _refunds=refunds or [], _cases=cases or []

@@ -2,6 +2,7 @@
 
 import json
 from datetime import timedelta
+from secrets import token_hex
 
 import pytest
 from django.db import connection
@@ -17,7 +18,6 @@ from payonce.channels.messages import (
     RefusedKind,
     Unknown,
 )  # fmt: skip
-from payonce.orders.models import Event, Order
 from payonce.payments import refund_run
 from payonce.payments.errors import RefundNotFound
 from payonce.payments.models import Discrepancy, Refund, Stream
@@ -163,9 +163,10 @@ def test_a_refund_that_the_policy_stops_is_parked_at_its_claim(rules):
     assert (row.call_lease, row.next_try_at, row.try_count) == ("", None, 0)
 
 
-def test_a_refund_that_was_sent_is_asked_about_whatever_the_policy_says_now(rules):
-    """M6, S13: an open outcome must be learnt."""
-    rules(AUTO=False)
+@pytest.mark.parametrize("found", [{"AUTO": False}, {"DRY_RUN": True}])
+def test_a_refund_that_was_sent_is_asked_about_whatever_the_policy_says_now(found, rules):
+    """M6, S13: an open outcome must be learnt; a question moves no money."""
+    rules(**found)
     assert isinstance(claim(*automatic("UNKNOWN", first_sent_at=NOW - HOUR)), Ticket)
 
 
@@ -286,7 +287,246 @@ def test_a_parked_refund_stays_as_it_is_and_a_persons_queue_says_why(kicked):
     assert kicked == ["payonce.publish", "payonce.refund"]
 
 
-# The whole run, with what happens while the channel is asked. These commit: no call is made inside a transaction.
+# The look at the payment.
+
+
+def confirmed(stream: Stream, **facts) -> Known:
+    """The channel says that this money was taken, and what became of it."""
+    known = {"currency": "CNY", "paid_minor": 1000, "channel_reference": stream.channel_reference}
+    return Known(PaymentView(stream.number, PaymentState.PAID, **{**known, **facts}))
+
+
+def claimed(state="REQUESTED", *, seconds=1, **fields):
+    """An automatic refund whose claim is held, its ticket, and its work `seconds` after the claim, with the case that it repairs."""
+    row, work = automatic(state, **fields)
+    work.cases.append(case_of("duplicate", row.stream, refund_id=1, state="REPAIRING"))
+    work.cases[0].order = work.order
+    ticket = claim(row, work)
+    assert isinstance(ticket, Ticket)
+    work.journal.at = NOW + seconds * SECOND
+    return row, work, ticket
+
+
+@pytest.mark.usefixtures("in_memory")
+@pytest.mark.parametrize("outcome", [Unknown("x" * 200), Refused(RefusedKind.CONFIG, "x" * 200)])
+def test_without_a_word_about_the_payment_its_refund_waits(outcome):
+    """M1: a dispute could be going on; nothing is sent, and it is tried again."""
+    row, work, ticket = claimed()
+    assert refund_run._payment_allows(work, ticket, outcome) is False
+    text = f"payment not confirmed before the refund: {'unknown' if isinstance(outcome, Unknown) else 'config'}: "
+    assert row.last_answer == text + "x" * (128 - len(text))
+    assert (row.state, row.call_lease, row.call_lease_until, row.next_try_at) == (
+        "REQUESTED",
+        "",
+        None,
+        NOW + 6 * SECOND,
+    )
+    assert (work.case().state, work.kinds) == ("REPAIRING", [])
+
+
+@pytest.mark.usefixtures("in_memory")
+@pytest.mark.parametrize(
+    "facts",
+    [{"disputed_minor": 1}, {"reversed_minor": 1}, {"disputed_minor": 5, "reversed_minor": 5}, {"refunded_minor": 1}],
+)
+def test_a_refund_of_money_that_left_without_us_is_parked(facts):
+    """M1: and what the channel said is kept."""
+    row, work, ticket = claimed()
+    assert refund_run._payment_allows(work, ticket, confirmed(row.stream, **facts)) is False
+    assert (row.state, row.next_try_at, row.call_lease) == ("REQUESTED", None, "")
+    assert row.last_answer == "parked: the channel shows a dispute, a reversal or a refund that we did not make"
+    assert {case.kind: case.state for case in work.cases}["duplicate"] == "OPEN"
+    assert len(work.cases) == 2, "the money that left has a case of its own"
+    assert row.stream.disputed_minor == facts.get("disputed_minor", 0)
+
+
+@pytest.mark.usefixtures("in_memory")
+@pytest.mark.parametrize(("refunded", "allowed"), [(400, True), (401, False)])
+def test_what_our_other_refunds_gave_back_does_not_stop_the_rest(refunded, allowed):
+    """M3, M1."""
+    row, work, ticket = claimed(amount_minor=600)
+    work.refunds.append(refund_of(row.stream, "SUCCEEDED", 9, amount_minor=400, first_sent_at=NOW - HOUR))
+    assert refund_run._payment_allows(work, ticket, confirmed(row.stream, refunded_minor=refunded)) is allowed
+    assert (row.call_lease == ticket.lease) is allowed
+
+
+@pytest.mark.usefixtures("in_memory")
+def test_a_confirmed_payment_lets_its_refund_go_on():
+    row, work, ticket = claimed()
+    assert refund_run._payment_allows(work, ticket, confirmed(row.stream)) is True
+    assert (row.call_lease, row.next_try_at, work.kinds) == (ticket.lease, NOW + 20 * SECOND, [])
+
+
+@pytest.mark.usefixtures("in_memory")
+@pytest.mark.parametrize("facts", [None, {}, {"disputed_minor": 5}])
+def test_a_process_whose_claim_was_taken_over_while_it_looked_changes_nothing(facts):
+    """M6."""
+    row, work, ticket = claimed()
+    row.call_lease = "another"
+    outcome = Unknown("time-out") if facts is None else confirmed(row.stream, **facts)
+    assert refund_run._payment_allows(work, ticket, outcome) is False
+    assert (row.call_lease, row.last_answer, row.next_try_at) == ("another", "", NOW + 20 * SECOND)
+    assert (work.kinds, row.stream.disputed_minor) == ([], 0)
+
+
+# The intent.
+
+
+@pytest.mark.usefixtures("in_memory")
+@pytest.mark.parametrize(("window", "until"), [(60, NOW + MINUTE + SECOND), (None, None)])
+def test_what_is_sent_is_written_down_first_and_its_window_begins(window, until, in_memory):
+    """S6, M6: the window is the first call's; the lease begins anew."""
+    in_memory.overrides["scripted_a"] = {"refund_replay_window_seconds": window}
+    row, work, ticket = claimed()
+    assert refund_run._intend(work, ticket) is True
+    at = NOW + SECOND
+    assert (row.first_sent_at, row.last_sent_at, row.open_call_count, row.replay_safe_until) == (at, at, 1, until)
+    assert (row.call_lease, row.call_lease_until, row.next_try_at) == (ticket.lease, at + 15 * SECOND, at + 20 * SECOND)
+
+
+@pytest.mark.usefixtures("in_memory")
+def test_a_repeat_is_one_more_call_in_the_same_window():
+    """M6."""
+    row, work, ticket = claimed(
+        "UNKNOWN", first_sent_at=NOW - HOUR, last_sent_at=NOW - HOUR, replay_safe_until=NOW + HOUR, open_call_count=1
+    )
+    assert refund_run._intend(work, ticket) is True
+    assert (row.first_sent_at, row.replay_safe_until) == (NOW - HOUR, NOW + HOUR)
+    assert (row.last_sent_at, row.open_call_count) == (NOW + SECOND, 2)
+
+
+@pytest.mark.usefixtures("in_memory")
+@pytest.mark.parametrize(
+    ("lease", "state"),
+    [
+        ("another", "REQUESTED"),
+        ("another", "SUBMITTED"),
+        ("", "SUBMITTED"),
+        ("", "REJECTED"),
+        ("", "ATTENTION"),
+        ("", "SUCCEEDED"),
+        ("", "AWAITING_APPROVAL"),
+    ],
+)
+def test_a_refund_that_changed_while_its_worker_looked_is_not_sent(lease, state):
+    """M6, S15: what was decided before is decided again under the lock; a paused worker must not send."""
+    row, work, ticket = claimed()
+    row.call_lease, row.state = lease or row.call_lease, state
+    assert refund_run._intend(work, ticket) is False
+    assert (row.first_sent_at, row.last_sent_at, row.open_call_count) == (None, None, 0)
+
+
+def test_a_rule_that_changed_while_its_worker_looked_stops_the_refund(rules):
+    """M3: parked for a person."""
+    row, work, ticket = claimed()
+    rules(AUTO=False)
+    assert refund_run._intend(work, ticket) is False
+    assert (row.next_try_at, row.first_sent_at, work.case().state) == (None, None, "OPEN")
+
+
+@pytest.mark.usefixtures("in_memory")
+@pytest.mark.parametrize(("seconds", "is_sent"), [(9, True), (10, False), (11, False)])
+def test_a_repeat_whose_window_ended_while_its_worker_looked_is_asked_about_instead(seconds, is_sent):
+    """M6: its lease ends, and the next one asks."""
+    row, work, ticket = claimed(
+        seconds=seconds, first_sent_at=NOW - HOUR, replay_safe_until=NOW + 10 * SECOND, open_call_count=1
+    )
+    assert refund_run._intend(work, ticket) is is_sent
+    assert row.open_call_count == (2 if is_sent else 1)
+    if is_sent:
+        return
+    assert (row.state, row.call_lease, row.call_lease_until, row.last_sent_at) == ("UNKNOWN", "", None, None)
+    assert row.next_try_at == work.at + 5 * SECOND
+    (event,) = work.journal.events
+    assert json.loads(event.body)["facts"] == {"reason": "its replay window ended"}
+
+
+@pytest.mark.usefixtures("in_memory")
+@pytest.mark.parametrize(("age", "calls"), [(None, 2), (DAY - 2 * SECOND, 2), (DAY - SECOND, 1), (2 * DAY, 1)])
+def test_a_number_that_is_unknown_a_day_after_it_was_sent_moved_nothing_then(age, calls):
+    """M6: the call that follows is the only one that may still move money."""
+    sent_at = NOW - age if age else None
+    row, work, ticket = claimed("UNKNOWN", first_sent_at=NOW - 3 * DAY, last_sent_at=sent_at, open_call_count=1)
+    assert refund_run._intend(work, ticket) is True
+    assert (row.open_call_count, row.first_sent_at, row.last_sent_at) == (calls, NOW - 3 * DAY, NOW + SECOND)
+
+
+# The record.
+
+
+def record(work, ticket, outcome, *, asked_only=False):
+    return refund_run._record(work, ticket, outcome, asked_only=asked_only)
+
+
+def told(state):
+    return Known(RefundView("n", RefundState(state)))
+
+
+@pytest.mark.usefixtures("in_memory")
+@pytest.mark.parametrize(
+    ("answer", "run", "calls"),
+    [
+        (told("DONE"), RefundRun.DONE, 0),
+        (told("IN_PROGRESS"), RefundRun.SUBMITTED, 0),
+        (told("ATTENTION"), RefundRun.ATTENTION, 0),
+        (told("FAILED"), RefundRun.REJECTED, 0),
+        (Unknown("time-out"), RefundRun.UNKNOWN, 1),
+        (Refused(RefusedKind.CONFLICT, "x"), RefundRun.UNKNOWN, 0),
+        (Refused(RefusedKind.DECLINED, "x"), RefundRun.REJECTED, 0),
+        (Refused(RefusedKind.CONFIG, "x"), RefundRun.REJECTED, 0),
+        (Refused(RefusedKind.THROTTLED, "x"), RefundRun.LATER, 0),
+        (told("NOT_FOUND"), RefundRun.LATER, 0),
+    ],
+)
+def test_a_run_says_what_its_call_came_to_and_ends_its_lease(answer, run, calls, kicked):
+    """M6: and the next step starts at once where something changed."""
+    row, work, ticket = claimed()
+    assert refund_run._intend(work, ticket) is True
+    assert record(work, ticket, answer) is run
+    assert (row.call_lease, row.call_lease_until, row.open_call_count) == ("", None, calls)
+    for callback in work.callbacks:
+        callback()
+    assert kicked == ([] if run is RefundRun.LATER else ["payonce.publish", "payonce.refund"])
+
+
+@pytest.mark.usefixtures("in_memory")
+@pytest.mark.parametrize(
+    ("answer", "run"),
+    [
+        (Refused(RefusedKind.DECLINED, "no rights"), RefundRun.UNKNOWN),
+        (Refused(RefusedKind.THROTTLED, "429"), RefundRun.LATER),
+        (Unknown("time-out"), RefundRun.UNKNOWN),
+        (told("NOT_FOUND"), RefundRun.UNKNOWN),
+    ],
+)
+def test_a_question_without_an_answer_says_nothing_about_the_refund(answer, run):
+    """M6: the count of open calls stays, and so does the reservation; what was accepted and is not found is not sent again."""
+    row, work, ticket = claimed("SUBMITTED", first_sent_at=NOW - HOUR, open_call_count=1)
+    assert record(work, ticket, answer, asked_only=True) is run
+    assert (row.state, row.open_call_count, row.is_released) == ("UNKNOWN", 1, False)
+
+
+@pytest.mark.usefixtures("in_memory")
+def test_an_answer_that_comes_after_the_lease_is_recorded_and_ends_nobody_elses_call():
+    """M6: done is done; the other process finds that when it comes to send."""
+    row, work, ticket = claimed()
+    row.call_lease, row.call_lease_until = "another", NOW + MINUTE
+    assert record(work, ticket, told("DONE")) is RefundRun.DONE
+    assert (row.state, row.call_lease, row.call_lease_until) == ("SUCCEEDED", "another", NOW + MINUTE)
+
+
+@pytest.mark.usefixtures("in_memory")
+@pytest.mark.parametrize(("is_late", "run"), [(True, RefundRun.UNKNOWN), (False, RefundRun.REJECTED)])
+def test_a_failure_that_was_heard_before_the_claim_was_lost_is_asked_about(is_late, run):
+    """S2, M6: another call may be open."""
+    row, work, ticket = claimed("UNKNOWN", first_sent_at=NOW - HOUR, open_call_count=1)
+    if is_late:
+        row.call_lease = "another"
+    assert record(work, ticket, told("FAILED"), asked_only=True) is run
+    assert row.open_call_count == (1 if is_late else 0)
+
+
+# The whole run. These commit: no call is made inside a transaction.
 
 
 @pytest.fixture
@@ -302,291 +542,146 @@ def asked(scripted, clock):
     return scripted
 
 
-def stored(asked, *, cases=True, **fields) -> Refund:
+def stored(asked, state="REQUESTED", **fields) -> Refund:
     """An automatic refund that is due, in the database; the channel confirms its payment."""
-    row, work = automatic(stream=fields.pop("stream", None), **fields)
-    if cases:
-        work.cases.append(case_of("duplicate", row.stream, refund=row, state="REPAIRING"))
-        work.cases[0].order = work.order
+    row, work = automatic(state, **fields)
     store(work)
     row.refresh_from_db()
-    asked.answers["scripted_a", "query"] += [Known(confirmed(row.stream))] * 3
+    asked.answers["scripted_a", "query"] += [confirmed(row.stream)] * 3
     return row
 
 
-def confirmed(stream: Stream, **facts) -> PaymentView:
-    known = {"currency": "CNY", "paid_minor": 1000, "channel_reference": stream.channel_reference}
-    return PaymentView(stream.number, PaymentState.PAID, **{**known, **facts})
-
-
-def once(asked, operation, **fields):
-    """While the channel is asked, the refund's row changes so."""
-
-    def run(_):
-        asked.before.pop(operation)
-        Refund.objects.update(**fields)
-
-    asked.before[operation] = run
+def names(asked):
+    return [name for name, *_ in asked.calls]
 
 
 def test_what_is_asked_of_the_channel_is_exactly_what_was_decided(asked):
-    """M6, M8: and the intent is committed before."""
+    """M6, M8, S6: and that it is sent is committed before."""
     row = stored(asked, amount_minor=400, reason="late")
     seen = []
-
-    def look(request):
-        seen.append((request, Refund.objects.get()))
-
-    asked.before["refund"] = look
+    asked.before["refund"] = lambda request: seen.append((request, Refund.objects.get()))
     assert run_refund(row.number) is RefundRun.DONE
-    (request, sent) = seen[0]
+    ((request, sent),) = seen
     assert (request.refund_number, request.amount_minor, request.currency, request.captured_minor) == (
         row.number, 400, "CNY", 1000,
     )  # fmt: skip
     assert (request.reason, request.payment.number, request.payment.channel_reference) == ("late", "po1s02", "ref-2")
     assert request.notify_url.endswith("/notify/scripted_a/")
-    assert (sent.first_sent_at, sent.last_sent_at, sent.open_call_count) == (NOW, NOW, 1)
-    assert (sent.call_lease_until, sent.next_try_at, sent.replay_safe_until) == (
-        NOW + 15 * SECOND,
-        NOW + 20 * SECOND,
-        None,
-    )
-    assert [name for name, *_ in asked.calls] == ["query", "refund"]
-    row.refresh_from_db()
-    assert (row.call_lease, row.call_lease_until, row.open_call_count, row.try_count) == ("", None, 0, 1)
+    assert (sent.first_sent_at, sent.open_call_count, names(asked)) == (NOW, 1, ["query", "refund"])
 
 
-@pytest.mark.parametrize("window", [60, None])
-def test_the_window_of_a_number_begins_with_its_first_call(asked, window):
-    """M6."""
-    asked.overrides["scripted_a"] = {"refund_replay_window_seconds": window}
-    row = stored(asked)
-    asked.answers["scripted_a", "refund"].append(Unknown("time-out"))
-    assert run_refund(row.number) is RefundRun.UNKNOWN
-    row.refresh_from_db()
-    assert row.replay_safe_until == (NOW + MINUTE if window else None)
-
-
-@pytest.mark.parametrize(
-    ("answer", "run"),
-    [
-        (Known(RefundView("n", RefundState.DONE)), RefundRun.DONE),
-        (Known(RefundView("n", RefundState.IN_PROGRESS)), RefundRun.SUBMITTED),
-        (Known(RefundView("n", RefundState.ATTENTION)), RefundRun.ATTENTION),
-        (Known(RefundView("n", RefundState.FAILED)), RefundRun.REJECTED),
-        (Unknown("time-out"), RefundRun.UNKNOWN),
-        (Refused(RefusedKind.CONFLICT, "x"), RefundRun.UNKNOWN),
-        (Refused(RefusedKind.DECLINED, "x"), RefundRun.REJECTED),
-        (Refused(RefusedKind.CONFIG, "x"), RefundRun.REJECTED),
-        (Refused(RefusedKind.THROTTLED, "x"), RefundRun.LATER),
-        (Known(RefundView("n", RefundState.NOT_FOUND)), RefundRun.LATER),
-    ],
-)
-def test_a_run_says_what_it_came_to(asked, answer, run):
-    row = stored(asked)
-    asked.answers["scripted_a", "refund"].append(answer)
-    assert run_refund(row.number) is run
-
-
-def test_after_a_run_its_follow_ups_start_at_once(asked, kicked, settings):
-    """L2, S11."""
-    settings.PAYONCE = {**settings.PAYONCE, "REDIS_URL": ""}
-    row = stored(asked)
+def test_a_refund_that_a_person_asked_for_is_sent_without_a_look_at_the_payment(asked):
+    """The person has looked: a dispute may be the very reason."""
+    row = stored(asked, purpose="operator", requested_by="ann")
     assert run_refund(row.number) is RefundRun.DONE
-    assert kicked == ["payonce.publish", "payonce.refund"]
+    assert names(asked) == ["refund"]
 
 
-def test_whoever_waits_for_the_order_is_woken_and_the_cached_result_is_void(asked, redis_client):
-    """S8, S12."""
-    row = stored(asked)
-    listener = redis_client.pubsub()
-    listener.subscribe("payonce:orders")
-    assert listener.get_message(timeout=30)["type"] == "subscribe"
-    assert run_refund(row.number) is RefundRun.DONE
-    version = Order.objects.get().version
-    assert listener.get_message(timeout=30)["data"] == f"po1:{version}".encode()
-    listener.close()
-    assert redis_client.get("payonce:order:po1") == f"{version - 1}::".encode()
-
-
-def test_a_run_that_changes_nothing_starts_nothing(asked, kicked, settings):
-    settings.PAYONCE = {**settings.PAYONCE, "REDIS_URL": ""}
-    row = stored(asked, state="SUBMITTED", first_sent_at=NOW - HOUR)
-    asked.answers["scripted_a", "query_refund"].append(Known(RefundView("n", RefundState.IN_PROGRESS)))
-    assert run_refund(row.number) is RefundRun.SUBMITTED
-    assert (Event.objects.count(), kicked) == (0, [])
-
-
-# The look at the payment.
-
-
-def test_without_a_word_about_the_payment_its_refund_waits(asked):
-    """M1: a dispute could be going on; nothing is sent, and it is tried again."""
-    row = stored(asked)
-    asked.answers["scripted_a", "query"].insert(0, Unknown("x" * 200))
-    assert run_refund(row.number) is RefundRun.PARKED
-    row.refresh_from_db()
-    text = "payment not confirmed before the refund: unknown: "
-    assert row.last_answer == text + "x" * (128 - len(text))
-    assert (row.state, row.call_lease, row.call_lease_until, row.first_sent_at) == ("REQUESTED", "", None, None)
-    assert row.next_try_at == NOW + 5 * SECOND
-    assert (asked.count("refund"), Discrepancy.objects.get().state) == (0, "REPAIRING")
-
-
-@pytest.mark.parametrize(
-    "facts",
-    [{"disputed_minor": 1}, {"reversed_minor": 1}, {"disputed_minor": 5, "reversed_minor": 5}, {"refunded_minor": 1}],
-)
-def test_a_refund_of_money_that_left_without_us_is_parked(asked, facts):
+def test_a_payment_that_is_not_confirmed_stops_the_run(asked):
     """M1."""
     row = stored(asked)
-    asked.answers["scripted_a", "query"].insert(0, Known(confirmed(row.stream, **facts)))
-    assert run_refund(row.number) is RefundRun.PARKED
-    row.refresh_from_db()
-    assert (row.state, row.next_try_at, asked.count("refund")) == ("REQUESTED", None, 0)
-    assert row.last_answer == "parked: the channel shows a dispute, a reversal or a refund that we did not make"
-    assert Discrepancy.objects.get(kind="duplicate").state == "OPEN"
-    assert Stream.objects.get(pk=row.stream_id).disputed_minor == facts.get("disputed_minor", 0)
-
-
-def test_what_our_other_refunds_gave_back_does_not_stop_the_rest(asked):
-    """M3."""
-    extra = surplus_in_memory(2)
-    part = refund_of(extra, "SUCCEEDED", 1, amount_minor=400, first_sent_at=NOW - HOUR)
-    rest = refund_of(extra, "REQUESTED", 2, amount_minor=600, purpose="surplus", requested_by="payonce", **DUE)
-    store(work_of(stream_in("SUCCEEDED", 1), extra, refunds=[part, rest]))
-    asked.answers["scripted_a", "query"].append(Known(confirmed(extra, refunded_minor=400)))
-    assert run_refund(rest.number) is RefundRun.DONE
-
-
-def test_a_process_whose_claim_was_taken_over_while_it_looked_changes_nothing(asked):
-    """M6."""
-    row = stored(asked)
     asked.answers["scripted_a", "query"].insert(0, Unknown("time-out"))
-    once(asked, "query", call_lease="another")
     assert run_refund(row.number) is RefundRun.PARKED
-    row.refresh_from_db()
-    assert (row.call_lease, row.last_answer, asked.count("refund")) == ("another", "", 0)
-
-
-# The intent.
+    assert names(asked) == ["query"]
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("state", "answer", "run", "asks"),
     [
-        {"call_lease": "another"},
-        {"state": "SUBMITTED"},
-        {"state": "REJECTED"},
-        {"state": "AWAITING_APPROVAL"},
-        {"call_lease": "another", "state": "SUBMITTED"},
+        ("UNKNOWN", "NOT_FOUND", RefundRun.DONE, ["query_refund", "query", "refund"]),
+        ("UNKNOWN", "DONE", RefundRun.DONE, ["query_refund"]),
+        ("UNKNOWN", "FAILED", RefundRun.REJECTED, ["query_refund"]),
+        ("REQUESTED", "FAILED", RefundRun.DONE, ["query_refund", "query", "refund"]),
+        ("SUBMITTED", "NOT_FOUND", RefundRun.UNKNOWN, ["query_refund"]),
     ],
 )
-def test_a_refund_that_changed_while_its_worker_looked_is_not_sent(asked, change):
-    """M6, S15: what was decided before is decided again under the lock; a paused worker must not send."""
-    row = stored(asked, first_sent_at=NOW - HOUR, state="UNKNOWN")
-    once(asked, "query", **change)
-    run_refund(row.number)
-    row.refresh_from_db()
-    assert (asked.count("refund"), row.last_sent_at, row.open_call_count) == (0, None, 0)
+def test_a_refund_that_was_sent_is_asked_about_before_anything_else(asked, state, answer, run, asks):
+    """M6: repeated only where the channel knows nothing of it, or said no and a person retried it."""
+    row = stored(asked, state, first_sent_at=NOW - HOUR, open_call_count=1)
+    asked.answers["scripted_a", "query_refund"].append(told(answer))
+    assert run_refund(row.number) is run
+    assert names(asked) == asks
 
 
-def test_a_rule_that_changed_while_its_worker_looked_stops_the_refund(asked, settings):
-    """M3: parked for a person."""
-    row = stored(asked)
-
-    def off(_):
-        asked.before.pop("query")
-        settings.PAYONCE = {**settings.PAYONCE, "REFUND": {"AUTO": False}}
-
-    asked.before["query"] = off
-    assert run_refund(row.number) is RefundRun.LATER
-    row.refresh_from_db()
-    assert (row.next_try_at, row.first_sent_at, asked.count("refund")) == (None, None, 0)
-
-
-def test_a_repeat_whose_window_ended_while_its_worker_looked_is_asked_about_instead(asked, clock):
-    """M6: its lease ends, and the next one asks."""
-    row = stored(
-        asked, state="REQUESTED", first_sent_at=NOW - HOUR, replay_safe_until=NOW + 10 * SECOND, open_call_count=1
-    )
-
-    def slow(_):
-        asked.before.pop("query")
-        clock.advance(10)
-
-    asked.before["query"] = slow
-    assert run_refund(row.number) is RefundRun.LATER
-    row.refresh_from_db()
-    assert (row.state, row.call_lease, row.call_lease_until, row.open_call_count) == ("UNKNOWN", "", None, 1)
-    assert (asked.count("refund"), row.last_sent_at) == (0, None)
-    event = Event.objects.get(kind="refund.unknown")
-    assert json.loads(event.body)["facts"] == {"reason": "its replay window ended"}
-
-
-@pytest.mark.parametrize(("age", "calls"), [(None, 2), (DAY - SECOND, 2), (DAY, 1)])
-def test_a_number_that_is_unknown_a_day_after_it_was_sent_moved_nothing_then(asked, age, calls):
-    """M6: the call that follows is the only one that may still move money."""
-    sent_at = NOW - age if age else None
-    row = stored(asked, state="UNKNOWN", first_sent_at=NOW - 2 * DAY, last_sent_at=sent_at, open_call_count=1)
-    asked.answers["scripted_a", "refund"].append(Unknown("time-out"))
-    assert run_refund(row.number) is RefundRun.UNKNOWN
-    row.refresh_from_db()
-    assert row.open_call_count == calls
-    assert (row.first_sent_at, row.last_sent_at) == (NOW - 2 * DAY, NOW)
-
-
-# The record.
-
-
-def test_an_answer_that_comes_after_the_lease_is_recorded_and_ends_nobody_elses_call(asked):
-    """M6: done is done; the other process finds that when it comes to send."""
-    row = stored(asked)
-    once(asked, "refund", call_lease="another", call_lease_until=NOW + DAY)
-    assert run_refund(row.number) is RefundRun.DONE
-    row.refresh_from_db()
-    assert (row.state, row.call_lease) == ("SUCCEEDED", "another")
-
-
-def test_a_failure_that_comes_after_the_lease_is_asked_about(asked):
-    """S2, M6: another call may be open."""
-    row = stored(asked, state="UNKNOWN", first_sent_at=NOW - HOUR, open_call_count=1)
-    asked.answers["scripted_a", "query_refund"].append(Known(RefundView("n", RefundState.FAILED)))
-    once(asked, "query_refund", call_lease="another")
-    assert run_refund(row.number) is RefundRun.UNKNOWN
-    row.refresh_from_db()
-    assert (row.state, row.open_call_count) == ("UNKNOWN", 1)
-
-
-def test_a_question_that_is_refused_says_nothing_about_the_refund(asked):
-    """M6: the count of open calls stays, and so does its reservation."""
-    row = stored(asked, state="SUBMITTED", first_sent_at=NOW - HOUR, open_call_count=1)
+def test_a_question_that_is_refused_leaves_the_open_call_open(asked):
+    """M6."""
+    row = stored(asked, "SUBMITTED", first_sent_at=NOW - HOUR, open_call_count=1)
     asked.answers["scripted_a", "query_refund"].append(Refused(RefusedKind.DECLINED, "no rights"))
     assert run_refund(row.number) is RefundRun.UNKNOWN
     row.refresh_from_db()
-    assert (row.open_call_count, asked.count("refund")) == (1, 0)
+    assert row.open_call_count == 1
 
 
-def test_a_question_that_is_throttled_is_asked_later(asked):
-    row = stored(asked, state="UNKNOWN", first_sent_at=NOW - HOUR)
-    asked.answers["scripted_a", "query_refund"].append(Refused(RefusedKind.THROTTLED, "429"))
+@pytest.mark.parametrize("answer", [Refused(RefusedKind.DECLINED, "no"), told("IN_PROGRESS")])
+def test_an_answer_to_the_call_ends_the_call(asked, answer):
+    """M6."""
+    row = stored(asked)
+    asked.answers["scripted_a", "refund"].append(answer)
+    run_refund(row.number)
+    row.refresh_from_db()
+    assert (row.open_call_count, row.state) == (0, "REJECTED" if isinstance(answer, Refused) else "SUBMITTED")
+
+
+def test_a_worker_that_lost_its_claim_while_it_looked_does_not_send(asked):
+    """M6: the next one is at it."""
+    row = stored(asked, purpose="operator", requested_by="ann", state="UNKNOWN", first_sent_at=NOW - HOUR)
+    asked.before["query_refund"] = lambda ref: Refund.objects.update(call_lease="another")
     assert run_refund(row.number) is RefundRun.LATER
+    assert names(asked) == ["query_refund"]
 
 
-def test_a_refund_that_breaks_its_worker_is_told_to_a_person_and_tried_later(asked, clock):
+def test_a_refund_that_is_not_due_asks_nobody(asked):
+    row = stored(asked, next_try_at=NOW + SECOND)
+    assert run_refund(row.number) is RefundRun.NOT_DUE
+    assert names(asked) == []
+
+
+@pytest.mark.django_db
+def test_a_refund_that_breaks_its_worker_is_told_to_a_person_and_tried_later(in_memory):
     """S13, L3: it must not come up again at once, nor be silent."""
-    row = stored(asked, call_lease="mine", call_lease_until=NOW + DAY, try_count=3)
-    refund_run.tell_person(row.number)
+    row, work = automatic(call_lease="mine", call_lease_until=NOW + DAY, try_count=3)
+    store(work)
+    with movable_clock(standing_at=NOW):
+        refund_run.tell_person(row.number)
     row.refresh_from_db()
     assert (row.call_lease, row.call_lease_until, row.try_count) == ("", None, 4)
     assert row.next_try_at == NOW + 30 * SECOND
     case = Discrepancy.objects.get()
-    assert (case.state, case.note) == ("OPEN", f"{row.number} cannot be carried out: see the log.")
+    assert (case.kind, case.state, case.summary) == (
+        "refund_stuck", "OPEN", f"{row.number} cannot be carried out: see the log.",
+    )  # fmt: skip
 
 
 def test_a_refund_that_does_not_exist_is_an_error_of_the_caller(db):
     with pytest.raises(RefundNotFound, match="There is no refund nowhere"):
         run_refund("nowhere")
+
+
+# What follows the commit.
+
+
+@pytest.mark.usefixtures("in_memory")
+@pytest.mark.parametrize(("answer", "tasks"), [("DONE", ["payonce.publish", "payonce.refund"]), ("IN_PROGRESS", [])])
+def test_only_a_change_is_followed_up(answer, tasks, kicked):
+    """L2, S11."""
+    _, work, ticket = claimed("SUBMITTED", first_sent_at=NOW - HOUR)
+    record(work, ticket, told(answer), asked_only=True)
+    for callback in work.callbacks:
+        callback()
+    assert kicked == tasks
+
+
+@pytest.mark.usefixtures("in_memory")
+def test_whoever_waits_for_the_order_is_woken_and_the_cached_result_is_void(shouts):
+    """S8, S12."""
+    _, work, ticket = claimed("SUBMITTED", first_sent_at=NOW - HOUR)
+    order = work.order
+    order.number = f"po{token_hex(4)}"
+    record(work, ticket, told("DONE"), asked_only=True)
+    for callback in work.callbacks:
+        callback()
+    assert shouts(order.number) == [f"{order.number}:{order.version}"]
+    assert shouts.client.get(f"payonce:order:{order.number}") == f"{order.version - 1}::".encode()
 
 
 def test_how_long_a_missing_number_may_still_be_on_its_way():

@@ -2,10 +2,10 @@
 
 import json
 from datetime import timedelta
+from secrets import token_hex
 
 import pytest
 
-from payonce.orders.models import Order
 from payonce.orders.statuses import LateDecision
 from payonce.payments import settle
 from payonce.payments.settle import Evidence, Settled, apply_evidence, judge_late, moved_minor, plan_check
@@ -832,23 +832,15 @@ def test_without_a_change_nothing_follows(kicked):
     assert (work.journal.events, kicked) == ([], [])
 
 
-def test_after_a_settle_the_cached_way_to_pay_is_void_and_whoever_waits_is_woken(redis_client, settings):
+def test_after_a_settle_the_cached_way_to_pay_is_void_and_whoever_waits_is_woken(shouts):
     """S8, L1: by the version that the order came to."""
-    from django.conf import settings as project
-
-    settings.PAYONCE = {**settings.PAYONCE, "REDIS_URL": project.REDIS_URL}
-    listener = redis_client.pubsub()
-    listener.subscribe("payonce:orders")
-    assert listener.get_message(timeout=30)["type"] == "subscribe"
     stream = stream_in("PENDING")
-    work = work_of(stream)
+    work = work_of(stream, number=f"po{token_hex(4)}")
     tell(work, stream, says(stream, "PAID"))
     run_callbacks(work)
-    order: Order = work.order
-    assert order.version == 2
-    assert redis_client.get("payonce:order:po1") == b"1::"
-    assert listener.get_message(timeout=30)["data"] == b"po1:2"
-    listener.close()
+    number = work.order.number
+    assert (work.order.version, shouts(number)) == (2, [f"{number}:2"])
+    assert shouts.client.get(f"payonce:order:{number}") == b"1::"
 
 
 def test_the_times_of_asking_about_an_ended_stream():

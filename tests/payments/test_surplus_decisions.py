@@ -201,16 +201,13 @@ def test_dismissing_an_unclear_stream_gives_that_stream_up(kind, is_given_up):
     assert (other.is_watched, other.close_reason, work.cases[0].state) == (False, "", "RESOLVED")
 
 
-def test_after_a_decision_the_cached_way_to_pay_is_void(redis_client, settings):
+def test_after_a_decision_the_cached_way_to_pay_is_void(shouts):
     """S8."""
-    from django.conf import settings as project
-
-    settings.PAYONCE = {**settings.PAYONCE, "REDIS_URL": project.REDIS_URL}
     _, _, work = duplicate()
     assert decide(work, "dismiss") is Decided.DONE
     for callback in work.callbacks:
         callback()
-    assert (work.order.version, redis_client.get("payonce:order:po1")) == (1, b"0::")
+    assert (work.order.version, shouts.client.get("payonce:order:po1")) == (1, b"0::")
 
 
 # Refund it.

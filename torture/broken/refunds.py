@@ -48,8 +48,8 @@ BUILDS = (
             ),
             Change(
                 RUN,
-                "        if refund.first_sent_at is not None and is_past_window:\n",
-                "        if refund.first_sent_at is None and is_past_window:\n",
+                "    if refund.replay_safe_until is not None and refund.replay_safe_until <= work.at:\n",
+                "    if refund.replay_safe_until is not None and refund.replay_safe_until <= refund.created_at:\n",
             ),
         ),
     ),
@@ -58,7 +58,13 @@ BUILDS = (
         "That a refund is sent is not committed before the call.",
         ("S6", "M6"),
         ("tests/crash/test_recovery_points.py::test_refund", TEST),
-        (Change(RUN, "    if not _commit_intent(ticket, by):\n        return RefundRun.LATER\n", ""),),
+        (
+            Change(
+                RUN,
+                "    if not with_refund(number, by, lambda work: _intend(work, ticket)):\n        return RefundRun.LATER\n",
+                "",
+            ),
+        ),
     ),
     Saboteur(
         "two-workers-send-one-refund",
@@ -83,10 +89,10 @@ BUILDS = (
             ),
             Change(
                 RUN,
-                "        if refund.call_lease != ticket.lease or refund.state not in SENDABLE:\n"
-                "            return False\n"
-                "        if not _is_allowed",
-                "        if refund.state not in SENDABLE:\n            return False\n        if not _is_allowed",
+                "    if refund.call_lease != ticket.lease or refund.state not in SENDABLE:\n"
+                "        return False\n"
+                "    if not _is_allowed",
+                "    if refund.state not in SENDABLE:\n        return False\n    if not _is_allowed",
             ),
         ),
     ),
@@ -254,8 +260,8 @@ BUILDS = (
         (
             Change(
                 RUN,
-                "        if left or stream.channel_refunded_minor > moved_minor(work, stream, but=refund):\n",
-                "        if left and stream.channel_refunded_minor > moved_minor(work, stream, but=refund):\n",
+                "    if left or stream.channel_refunded_minor > moved_minor(work, stream, but=refund):\n",
+                "    if left and stream.channel_refunded_minor > moved_minor(work, stream, but=refund):\n",
             ),
         ),
     ),
