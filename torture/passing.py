@@ -20,10 +20,8 @@ STEPS_SECONDS = (
     20, 20, 40, 120, 300, 900, 1_800, 3_600, 3_600, 7_200, 7_200, *(14_400 for _ in range(17)), *(86_400 for _ in range(5))
 )  # fmt: skip
 """Together more than the longest horizons: PayPal tells a payment again for three days, a refund may wait for seven."""
-STEP_SECONDS_MAX, STEP_SECONDS_MIN = 30.0, 5.0
+STEP_SECONDS_MAX = 30.0
 END_SECONDS_MAX = 120.0
-CLAIM_SECONDS = 21
-"""What a worker has just taken is due again after so long."""
 LATE_AFTER_SECONDS = (500, 5_000, 30_000, 100_000)
 LATE_AT_ONCE = 6
 MOVABLE = """
@@ -65,8 +63,7 @@ class Passing:
                 break
             await self.move(max(float(step), due or 0.0))
             await self._pay_late()
-            # What is at risk is asked at intervals that grow with its age: short steps need not wait for it.
-            left = await self._until_done(min(STEP_SECONDS_MAX, STEP_SECONDS_MIN + step / 10))
+            left = await self._until_taken(STEP_SECONDS_MAX)
             self._say(f"{self.ahead / 3_600:6.2f} h later" + ("" if left is None else f", next look in {left:.0f} s"))
         return await self._left_over()
 
@@ -105,15 +102,18 @@ class Passing:
             found = await world.bank.act("pay", number=number, account=account, force=place % 2 == 0)
             world.told["paid hours later" if found.get("result") == "OK" else "refused hours later"] += 1
 
-    async def _until_done(self, seconds: float) -> float | None:
-        """Wait until nothing is due and nothing is being done; returns the seconds until something is due again."""
+    async def _until_taken(self, seconds: float) -> float | None:
+        """Wait until somebody has taken up everything that is due; returns the seconds until something is due again.
+
+        What is still being done then meets the next step as a slow worker would.
+        """
         deadline = time.monotonic() + seconds
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             due: float | None = 0.0
             with contextlib.suppress(OSError):
                 due = await asyncio.to_thread(next_due, self.site.direct_url)
-            if due is None or due > CLAIM_SECONDS or time.monotonic() > deadline:
+            if due is None or due > 0 or time.monotonic() > deadline:
                 return due
 
     def _make_movable(self) -> None:

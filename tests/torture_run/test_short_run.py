@@ -36,6 +36,15 @@ def test_a_short_storm_violates_nothing() -> None:
     assert "seed 11" in said
 
 
+def test_a_short_storm_over_every_real_channel_violates_nothing() -> None:
+    status, found, said = torture("--minutes", "1", "--seed", "13", "--mode", "real-channels")
+    assert found["violations"] == [], said[-3_000:]
+    assert status in (OK, GENTLE)
+    assert found["modes"]["real_channels"]
+    assert found["passed_seconds"] > 26 * 3_600
+    assert {"wechat_pay", "alipay", "stripe", "paypal"} <= set(found["channels"]["orders"])
+
+
 def test_a_broken_build_is_caught() -> None:
     status, found, _said = torture(
         "--minutes", "1", "--seed", "12", "--mode", "plain", TORTURE_APP="tests.torture_run.broken.Broken"
