@@ -13,6 +13,9 @@ from django.db import connections
 
 from config.environment import with_database
 from payonce.channels import registry
+from payonce.channels.alipay import AlipayChannel
+from payonce.channels.base import Conversation
+from payonce.channels.messages import CloseAnswer, CloseState, Known, Outcome, PaymentRef
 from payonce.channels.sandbox import testing
 from payonce.channels.sandbox.testing import RunningSandbox
 from payonce.orders.models import Order
@@ -137,3 +140,22 @@ def test_the_judge_of_a_storm_sees_money_that_nobody_gave_back(storm):
     result = pay_order(order.number, "wechat_pay", "qr")
     assert storm.bank.control.pay(result.stream, account="wechat_pay").ok
     assert any("M1" in text or "S14" in text for text in judged(storm))
+
+
+@pytest.mark.parametrize("storm", [3], indirect=True)
+def test_the_judge_of_a_storm_sees_a_close_that_its_channel_never_proved(storm, monkeypatch):
+    """S4, the control: at Alipay "no such trade" proves nothing while the code can still be scanned, also once its time is over."""
+
+    def careless(_channel: AlipayChannel, _ref: PaymentRef) -> Conversation[Outcome[CloseAnswer]]:
+        return Known(CloseAnswer(CloseState.CLOSED_PROVED), "TRADE_NOT_EXIST")
+        yield
+
+    monkeypatch.setattr(AlipayChannel, "close", careless)
+    order = open_order(amount_minor=PRICE)
+    assert pay_order(order.number, "alipay", "qr").code is PayCode.PREPAY
+    assert pay_order(order.number, "stripe", "web").code is PayCode.PREPAY
+    assert Stream.objects.get(account="alipay").close_proof == "answer"
+    for seconds in DAY_AND_MORE:
+        storm.pass_time(seconds)
+        storm.sweep()
+    assert [text for text in judged(storm) if "S4" in text and "proven closed" in text]
