@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -10,6 +11,7 @@ from torture.facts import Violation
 from torture.hardness import LEAST, Hardness
 from torture.plan import expand
 from torture.report import GENTLE, OK, USAGE, VIOLATED, WHOLE, Result, write_json, write_text
+from torture.site import Modes
 
 
 def hard_run(minutes: float = 5.0) -> Result:
@@ -78,6 +80,18 @@ def test_a_run_with_few_orders_is_invalid() -> None:
     result = hard_run()
     result.hardness["duplicates"] = 0
     assert result.too_gentle == {"duplicates": (0, LEAST["duplicates"])}
+
+
+def test_a_run_with_real_channels_that_never_wandered_is_invalid() -> None:
+    result = hard_run()
+    assert result.status == OK
+    result.plan = replace(result.plan, modes=Modes(real_channels=True))
+    assert result.status == GENTLE
+    assert result.too_gentle["orders through all channels"] == (0, 5)
+    assert result.too_gentle["wechat_pay → alipay"] == (0, 15)
+    lines = write_text(result)
+    assert any(line.startswith("through all of wechat_pay → alipay → stripe → paypal: 0") for line in lines)
+    assert json.loads(write_json(result))["channels"]["chains"] == 0
 
 
 def test_json_says_the_same() -> None:
