@@ -268,7 +268,7 @@ def open_work(by: str, extra: tuple[Statement, ...], key: dict[str, Any], using:
     params = list(value) if isinstance(value, tuple) else [value]
     condition = ORDER_KEYS[name]
     timeouts = [str(conf.LOCK_TIMEOUT_MS), str(conf.STATEMENT_TIMEOUT_MS), str(conf.IDLE_TIMEOUT_MS)]
-    streams = condition if name == "order_id" else f"id = (SELECT id FROM payonce_order WHERE {condition})"
+    streams = f"id = (SELECT id FROM payonce_order WHERE {condition})"
     results = flight.fly(
         [
             Statement(TIMEOUTS, timeouts),

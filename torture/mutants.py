@@ -143,6 +143,8 @@ class Crew:
             with tempfile.TemporaryDirectory(prefix="payonce-mutants-") as name:
                 folder = Path(name)
                 status = self._run(folder, left, unfit, environment)
+                if self.stopped.is_set():  # it was ended, and no mutant's fault it is
+                    return
                 began = _json(folder / "began")
                 found = self.results.read(left)
                 if status == 0:

@@ -167,6 +167,7 @@ def test_a_row_that_others_point_at_is_inserted_at_once_with_all_that_changed_be
         (old,) = work.streams
         streams.start_closing(work, old, "test")
         row = surplus_row(work, "po-new", state="CREATED")
+        row._state.db = "where the shop's router would look"
         work.add_now(row)  # the index lets one be open: the closing of the old one must travel along, first
         assert flight.fly([Statement("SELECT state FROM payonce_stream WHERE id = %s", [old.pk])], "default") == [
             [("CLOSING",)]
@@ -232,6 +233,22 @@ def test_everything_is_written_in_one_flight_and_nothing_twice(twice_paid, monke
         twice_paid.order.close_reason, Stream.objects.filter(failure_code="raw").count(), ShopMessage.objects.count() - before,
     )  # fmt: skip
     assert written == (1, "new", "new", "new", 2, 1)
+
+
+def test_a_stream_may_open_again_in_the_work_that_closes_the_newer_one(scripted):
+    """S3: at most one is open at any moment, also between two statements of one flight."""
+    older = pending_stream()
+    newer = pending_stream(older.order, "scripted_b")
+    Stream.objects.filter(pk=older.pk).update(state="CLOSING")
+
+    def decide(work):
+        first, second = work.streams
+        assert (first.pk, second.pk) == (older.pk, newer.pk)
+        assert streams.start_closing(work, second, "test") == "moved"
+        assert streams.take_back(work, first) == "moved"
+
+    under_lock("system:test", decide, order=older.order.number)
+    assert [row.state for row in Stream.objects.order_by("pk")] == ["PENDING", "CLOSING"]
 
 
 def test_a_look_writes_nothing(scripted):
@@ -448,6 +465,18 @@ class StepsInAShopsTestCase(TestCase):
         assert locks.require_no_transaction() == "default"
         with transaction.atomic(), pytest.raises(InsideTransaction):
             locks.require_no_transaction()
+
+
+def test_a_block_that_django_did_not_mark_is_the_shops(transactional_db):
+    """S6: what cannot be recognised is refused."""
+    blocks = connection.atomic_blocks
+    with transaction.atomic():
+        kept = list(blocks)
+        blocks[:] = [object()]
+        try:
+            assert locks._is_test_transaction("default") is False
+        finally:
+            blocks[:] = kept
 
 
 @pytest.mark.django_db(transaction=True)
