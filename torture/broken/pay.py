@@ -185,7 +185,7 @@ BUILDS = (
         (
             Change(
                 CACHE,
-                "    if not body or not constant_time_compare(signature, _sign(order_number, body)):\n",
+                "    if not constant_time_compare(signature, _sign(order_number, body)):\n",
                 "    if not body or not signature:\n",
             ),
         ),
