@@ -97,13 +97,20 @@ class Seen:
         }
         found = [path for path, current in known.items() if self.files.get(path) != current]
         gone = {path for path in self.files if path not in known and not (CHECKOUT / path).exists()} | set(found)
-        self.seconds = {name: value for name, value in self.seconds.items() if name.partition("::")[0] not in gone}
-        for places in self.places.values():
-            for place in places.values():
-                for names in place.lines.values():
-                    names.intersection_update(self.seconds)
+        self._keep(name for name in self.seconds if name.partition("::")[0] not in gone)
         self.files = {path: value for path, value in self.files.items() if path not in gone}
         return found
+
+    def only(self, targets: Sequence[str]) -> None:
+        """Forget every test that is not below these folders."""
+        self._keep(name for name in self.seconds if name.startswith(tuple(f"{target}/" for target in targets)))
+
+    def _keep(self, names: Iterable[str]) -> None:
+        self.seconds = {name: self.seconds[name] for name in list(names)}
+        for places in self.places.values():
+            for place in places.values():
+                for found in place.lines.values():
+                    found.intersection_update(self.seconds)
 
     def add(self, files: Sequence[str], data: Path, report: Path) -> None:
         """Take in one measurement of these test files."""

@@ -1,7 +1,7 @@
 """Mutation testing of the modules that decide about money: every small change of their code must make a test fail.
 
-    python -m torture.mutants [--module payments/policy.py] [--line N] [--sample N --seed S] [--deep] [--reuse] [--resume] [--again]
-                              [--seconds S] [--budget MINUTES] [--jobs N] [--json] [--list]
+    python -m torture.mutants [--module payments/policy.py] [--line N] [--sample N --seed S] [--tests FOLDER] [--deep] [--seconds S]
+                              [--reuse] [--resume] [--again] [--budget MINUTES] [--jobs N] [--json] [--list]
 
 The tests run once with coverage, which says who executes which line (`--reuse` keeps what an earlier run measured, but for test files
 that changed). Then each mutant is put into a forked process and meets the tests that execute it, by price: quick ones that execute
@@ -266,8 +266,10 @@ def search(
     seen = Seen(sources, KEPT / "seen.json")
     if options.reuse:
         seen.load()
-    for name in measure(seen, TESTS + MORE_TESTS if options.deep else TESTS, environments):
+    targets = options.tests or (TESTS + MORE_TESTS if options.deep else TESTS)
+    for name in measure(seen, targets, environments):
         _say(options, f"fails without any mutant, and is not asked: {name}")
+    seen.only(targets)
     results = Results(KEPT / "results.jsonl", sources)
     known = results.read(mutants) if options.resume or options.again else {}
     if options.again:
@@ -365,6 +367,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--line", type=int, help="only the mutants of this line")
     parser.add_argument("--sample", type=int, help="only so many, by chance")
     parser.add_argument("--seed", type=int, default=1, help="of the sample")
+    parser.add_argument(
+        "--tests", action="append", choices=TESTS + MORE_TESTS, metavar="FOLDER", help="only these; may be repeated"
+    )
     parser.add_argument("--deep", action="store_true", help=f"ask {', '.join(MORE_TESTS)} too")
     parser.add_argument(
         "--reuse", action="store_true", help="take what earlier runs measured, but for test files that changed"

@@ -217,6 +217,13 @@ def test_a_test_file_that_changed_is_measured_again_and_what_it_said_is_forgotte
     assert "tests/payments/test_refund_names.py::test_old" not in made.seconds
 
 
+def test_only_the_tests_of_some_folders_are_asked(tmp_path):
+    made = seen(tmp_path, judge={"3": ["tests/path/test_a.py::a", "tests/paths/test_b.py::b"]})
+    made.seconds = {"tests/path/test_a.py::a": 1.0, "tests/paths/test_b.py::b": 1.0}
+    made.only(["tests/path"])
+    assert asked(made, "judge: amount < limit → amount <= limit") == set(made.seconds) == {"tests/path/test_a.py::a"}
+
+
 def results(tmp_path, text=TEXT):
     return mutants.Results(tmp_path / "results.jsonl", {"payments/example.py": Source("payments/example.py", text)})
 
