@@ -148,6 +148,23 @@ def test_without_a_definite_answer_the_outcome_is_unknown_and_asked_about_again(
     assert (event.kind, json.loads(event.body)["facts"]) == ("refund.unknown", {"reason": reason})
 
 
+@pytest.mark.parametrize(
+    ("sent_at", "is_told"),
+    [(NOW - MINUTE, True), (NOW - MINUTE + SECOND, False), (NOW - DAY, True), (None, False)],
+)
+def test_a_refund_that_the_channels_state_forbids_comes_to_a_person_a_minute_after_it_was_first_sent(sent_at, is_told):
+    """M3: somebody may have given the money back there; it goes on being asked about."""
+    row, work = of_surplus("UNKNOWN", first_sent_at=sent_at)
+    answer(work, row, Refused(RefusedKind.CONFLICT, "USED"))
+    case = work.case()
+    assert (row.state, row.next_try_at) == ("UNKNOWN", SOON)
+    assert (case.state, case.note) == (
+        ("OPEN", "po1s02rs1 gets nowhere (conflict: USED): look it up at the channel.")
+        if is_told
+        else ("REPAIRING", "")
+    )
+
+
 def test_a_throttled_refund_was_not_executed_and_is_sent_later():
     row, work = of_keeper("REQUESTED")
     answer(work, row, Refused(RefusedKind.THROTTLED, "429"))
