@@ -27,7 +27,7 @@ UNION ALL SELECT 'refund ' || number || ' ' || state || ' next ' || COALESCE(nex
 """
 UNANSWERED = """
 SELECT 'stream ' || account || ' ' || number || ' ' || state || ' answered ' || COALESCE(last_answer_at::text, '-')
-    FROM payonce_stream WHERE state IN ('CREATED', 'CAPTURING') OR (state IN ('PENDING', 'PROCESSING', 'CLOSING')
+    FROM payonce_stream WHERE state = 'CREATED' OR (state IN ('PENDING', 'PROCESSING', 'CAPTURING', 'CLOSING')
         AND (is_answer_unknown OR last_answer_at IS NULL OR last_answer_at < to_timestamp(%(healed)s)))
 UNION ALL SELECT 'order ' || number || ' ' || state || ' next ' || COALESCE(next_expiry_at::text, '-') FROM payonce_order o
     WHERE state = 'OPEN' OR (state = 'CLOSING'
