@@ -14,6 +14,7 @@ from payonce.channels.sandbox.skins import NAMES, OWN, skin_class
 
 BANK_FILE, SHOP_FILE = "bank-accounts.json", "shop-accounts.json"
 SHOP_VARIABLE = "PAYONCE_CHANNELS_FILE"
+REAL_NAMES = tuple(name for name in NAMES if name != OWN)
 
 
 class Halves(NamedTuple):
@@ -26,7 +27,7 @@ class Halves(NamedTuple):
 def make_accounts(
     folder: Path,
     web_url: str,
-    names: Iterable[str] = tuple(name for name in NAMES if name != OWN),
+    names: Iterable[str] = REAL_NAMES,
     port: Callable[[], int] = free_port,
 ) -> Halves:
     """Make one account of each real channel (or of those in `names`), named as its skin, on a port that `port` finds."""
