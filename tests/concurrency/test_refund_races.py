@@ -6,7 +6,7 @@ import pytest
 
 from payonce.channels.messages import Known, Notice, NotificationRequest, RefundState, RefundView, Unknown
 from payonce.orders.models import Event
-from payonce.payments import sweep
+from payonce.payments import refund_run, sweep
 from payonce.payments.inbox import Received
 from payonce.payments.models import Refund, Stream
 from payonce.payments.notify import receive
@@ -98,6 +98,24 @@ def test_two_workers_carry_one_refund_out_with_one_call(patient):
         sorted([RefundRun.DONE, RefundRun.LATER]),
         sorted([RefundRun.DONE, RefundRun.NOT_DUE]),
     )
+    assert patient.count("refund") == 1
+    assert_sound(order)
+
+
+def test_a_worker_that_comes_between_anothers_claim_and_its_call_sends_nothing(patient, monkeypatch):
+    """M6, S6: the exact moment of the race above: the first has claimed the refund and not yet committed that it sends."""
+    number = requested(paid_stream())
+    order, commit, second = Stream.objects.get().order, refund_run._commit_intent, []
+
+    def commit_after_the_second(ticket, by):
+        if not second:
+            second.append(None)  # the second one's own intent, if it gets so far, is committed at once
+            second[0] = run_refund(number)
+        return commit(ticket, by)
+
+    monkeypatch.setattr(refund_run, "_commit_intent", commit_after_the_second)
+    first = run_refund(number)
+    assert (first, second) == (RefundRun.DONE, [RefundRun.NOT_DUE])
     assert patient.count("refund") == 1
     assert_sound(order)
 

@@ -71,6 +71,7 @@ BUILDS = (
         "A worker carries a refund out although another one is at it.",
         ("M6", "S6"),
         (
+            f"{RACES}::test_a_worker_that_comes_between_anothers_claim_and_its_call_sends_nothing",
             f"{RACES}::test_two_workers_carry_one_refund_out_with_one_call",
             "torture.interleave --pair run-run --sample 30",
         ),
