@@ -6,7 +6,8 @@
 Rows of builds that the results do not name stay as they are; those of builds that are gone, go. Each row carries the digest of
 its build, so that a test can tell when a build was changed after it was last seen caught.
 
-Exit status: 0 written, 1 a result is not a catch (nothing is written), 2 wrong usage.
+Of several results the later one counts. Exit status: 0 written, 1 a build that they name was not caught at last (nothing is
+written), 2 wrong usage.
 """
 
 import argparse
@@ -86,21 +87,20 @@ def write_page(runs: Mapping[str, str], lines: Iterable[Line]) -> str:
 
 
 def add(page: str, found: Mapping[str, Any], builds: Sequence[Saboteur] = ALL) -> str:
-    """The page with one run's results. Raises ValueError where a build was not caught, or is not known."""
+    """The page with one run's results. What it did not catch has no row; neither has a build that is gone."""
     runs, lines = read_page(page)
     by_name = {saboteur.name: saboteur for saboteur in builds}
     number = str(max(map(int, runs), default=0) + 1)
-    results = found["results"]
-    bad = [result["name"] for result in results if not result["is_caught"] or result["name"] not in by_name]
-    if bad:
-        raise ValueError(f"not caught, or not known: {', '.join(bad)}")
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
     runs[number] = (
         f"{found['date']}: `{found['command']}`: {found['caught']} of {found['saboteurs']} caught"
         f" in {found['seconds']:.0f} s; {versions}"
     )
-    for result in results:
-        build = by_name[result["name"]]
+    for result in found["results"]:
+        build = by_name.get(result["name"])
+        if build is None or not result["is_caught"]:
+            lines.pop(result["name"], None)
+            continue
         lines[build.name] = Line(
             build.name, build.text, ", ".join(build.breaks), result["by"], f"{result['seconds']:.0f}", number, digest_of(build)
         )  # fmt: skip
@@ -114,11 +114,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("found", type=Path, nargs="+", help="what `python -m torture.saboteurs --json` printed")
     options = parser.parse_args(arguments)
     text = options.page.read_text(encoding="utf-8") if options.page.exists() else ""
-    try:
-        for path in options.found:
-            text = add(text, json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:
-        print(error, file=sys.stderr)
+    told: set[str] = set()
+    for path in options.found:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        told |= {result["name"] for result in found["results"]}
+        text = add(text, found)
+    missing = sorted(told - set(read_page(text)[1]))
+    if missing:
+        print(f"not caught, or not known: {', '.join(missing)}", file=sys.stderr)
         return 1
     options.page.write_text(text, encoding="utf-8")
     return 0

@@ -14,6 +14,7 @@ import argparse
 import compileall
 import json
 import os
+import platform
 import queue
 import random
 import signal
@@ -22,7 +23,12 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from typing import Any
+
+import django
+import psycopg
+from redis import Redis
 
 from config import embedded
 from config.processes import ProcessError
@@ -71,11 +77,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with embedded.servers("test") as running:
             results = run(chosen, options, _places(running, options.jobs), began + options.budget * 60)
+            about = _about(running, sys.argv[1:] if arguments is None else arguments)
     except ProcessError as error:
         print(error, file=sys.stderr)
         return 4
     status = judge(results)
-    _print(results, options, status, time.monotonic() - began)
+    _print(results, options, status, time.monotonic() - began, about)
     return status
 
 
@@ -213,12 +220,26 @@ def _row(result: Result) -> str:
     return "\n".join(lines)
 
 
-def _print(results: Sequence[Result], options: argparse.Namespace, status: int, seconds: float) -> None:
+def _about(running: embedded.Servers, words: Sequence[str]) -> dict[str, Any]:
+    """What a run was: the day, the command and the versions of what it ran on."""
+    with psycopg.connect(running.database_url) as connection:
+        shown = connection.execute("SHOW server_version").fetchone()
+    versions = {"Python": platform.python_version(), "Django": django.get_version()}
+    versions["PostgreSQL"] = str(shown[0]).split()[0] if shown else "unknown"
+    if running.redis_url:
+        versions["Redis"] = str(Redis.from_url(running.redis_url).info("server")["redis_version"])
+    today = datetime.now(UTC).date().isoformat()
+    return {"date": today, "command": " ".join(["python -m torture.saboteurs", *words]), "versions": versions}
+
+
+def _print(
+    results: Sequence[Result], options: argparse.Namespace, status: int, seconds: float, about: dict[str, Any]
+) -> None:
     caught = sum(result.is_caught for result in results)
     verdict = {0: "OK", 1: "SURVIVED", 3: "INVALID: the budget ended first"}[status]
     if options.json:
         facts = {
-            "verdict": verdict, "saboteurs": len(results), "caught": caught, "seed": options.seed,
+            **about, "verdict": verdict, "saboteurs": len(results), "caught": caught, "seed": options.seed,
             "seconds": round(seconds, 1), "results": [{**asdict(result), "is_caught": result.is_caught} for result in results],
         }  # fmt: skip
         print(json.dumps(facts, indent=2))
