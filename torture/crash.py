@@ -24,7 +24,7 @@ from typing import Any
 
 from config.processes import ProcessError
 from torture.crash_points import When
-from torture.crash_pool import Pool
+from torture.crash_pool import Pool, end_on_signals
 from torture.crash_scenarios import SCENARIOS
 from torture.crash_site import sites
 from torture.crash_worker import Death, Outcome, Then, describe, serve
@@ -194,4 +194,5 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    end_on_signals()
     sys.exit(main())

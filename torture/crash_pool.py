@@ -1,6 +1,7 @@
 """Worker processes that answer one request at a time over a pipe."""
 
 import multiprocessing
+import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
@@ -73,3 +74,13 @@ class Pool:
                     raise ProcessError(f"a worker died at {request}; its message is above") from error
                 idle.append(pipe)
                 yield request, answer
+
+
+def end_on_signals() -> None:
+    """Let a run that is told to stop end its workers and servers, also where a shell started it with SIGINT ignored."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _end)
+
+
+def _end(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)

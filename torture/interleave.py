@@ -20,7 +20,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from config.processes import ProcessError
-from torture.crash_pool import Pool
+from torture.crash_pool import Pool, end_on_signals
 from torture.crash_site import sites
 from torture.interleave_control import read_schedule
 from torture.interleave_pairs import PAIRS
@@ -136,4 +136,5 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    end_on_signals()
     sys.exit(main())

@@ -8,6 +8,7 @@ import pytest
 from tests.torture_crash import control
 from torture import crash
 from torture.crash_points import Crossings
+from torture.crash_pool import end_on_signals
 from torture.crash_scenarios import SCENARIOS
 from torture.crash_worker import Death, find_distinct, in_child
 
@@ -86,6 +87,20 @@ def test_a_child_dies_at_its_crossing_and_not_elsewhere():
         ended = in_child(work)
         assert (ended.killed, ended.steps) == (True, steps)
     assert in_child(lambda progress: {"names": []}).answer == {"names": []}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_told_to_stop_unwinds_so_that_its_servers_end(number):
+    """A run that a signal killed outright left a PostgreSQL, a Redis and a worker behind."""
+    before = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        end_on_signals()
+        with pytest.raises(SystemExit) as ended:
+            signal.raise_signal(number)
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
+    assert ended.value.code == 128 + number
 
 
 def test_a_child_that_fails_or_is_ended_by_another_signal_did_not_die_by_plan():
