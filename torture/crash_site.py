@@ -84,6 +84,9 @@ def sites(count: int) -> Iterator[list[Site]]:
 
 def _make_template(url: str) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
+        # Its locks come and go by chance: a schedule, or a count of crossings, would not be the same twice.
+        connection.execute("ALTER SYSTEM SET autovacuum = off")
+        connection.execute("SELECT pg_reload_conf()")
         connection.execute(f"CREATE DATABASE {TEMPLATE}")
     template = with_database(url, TEMPLATE)
     site = Site(template, "", Path(tempfile.gettempdir()))

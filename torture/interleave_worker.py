@@ -35,6 +35,7 @@ LEFT JOIN pg_constraint c ON c.conindid = i.oid AND c.contype = 'u'
 WHERE x.indisunique AND NOT x.indisprimary
     AND t.relname IN ('payonce_order', 'payonce_event', 'payonce_stream', 'payonce_refund', 'payonce_discrepancy', 'payonce_shop_message')
 """
+TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def _explore(world: World, pair: Pair, search: Search, controller: Controller, f
             found.complete = False
             return
         prefix = waiting.pop(chance.randrange(len(waiting)) if search.sample is not None else -1)
-        trace, problems = _play(world, pair, controller, prefix)
+        trace, problems = _play_as_asked(world, pair, controller, prefix)
         found.schedules += 1
         found.waits += trace.waits
         found.preempted += preemptions(trace.choices) > 0
@@ -129,6 +130,15 @@ def _explore(world: World, pair: Pair, search: Search, controller: Controller, f
         waiting += branches(trace, len(prefix), bound)
 
 
+def _play_as_asked(world: World, pair: Pair, controller: Controller, prefix: str) -> tuple[Trace, list[str]]:
+    """Play a schedule again where something outside of it (a lock of the server's own) made another one of it."""
+    for _ in range(TRIES):
+        trace, problems = _play(world, pair, controller, prefix)
+        if problems or not trace.strayed:
+            return trace, problems
+    return trace, ["the schedule does not fit: it names a thread that could not move"]
+
+
 def _play(world: World, pair: Pair, controller: Controller, prefix: str) -> tuple[Trace, list[str]]:
     """One schedule: set up, race, drain, judge."""
     world.clear()
@@ -142,8 +152,6 @@ def _play(world: World, pair: Pair, controller: Controller, prefix: str) -> tupl
         for letter, answer in trace.answers.items()
         if isinstance(answer, Exception) and type(answer).__name__ not in pair.may_raise
     ]
-    if trace.strayed:
-        raised.append("the schedule does not fit: it names a thread that could not move")
     problem = _heal(world)
     problems = [*raised, *([problem] if problem else [])]
     if not problems and (expected := pair.expects(world)):
