@@ -32,7 +32,10 @@ CREATE OR REPLACE FUNCTION payonce_now() RETURNS timestamptz LANGUAGE sql VOLATI
 UNFINISHED = """
 SELECT what, extract(epoch FROM at - payonce_now())::float8 FROM (
     SELECT 'stream ' || number || ' ' || state AS what, next_check_at AS at FROM payonce_stream WHERE next_check_at IS NOT NULL
-    UNION ALL SELECT 'order ' || number || ' ' || state, next_expiry_at FROM payonce_order WHERE state IN ('OPEN', 'CLOSING')
+    UNION ALL SELECT 'order ' || number || ' ' || state, next_expiry_at FROM payonce_order AS o
+        WHERE state = 'OPEN' OR (state = 'CLOSING' AND NOT EXISTS (
+            SELECT 1 FROM payonce_discrepancy AS d JOIN payonce_stream AS s ON s.id = d.stream_id
+            WHERE s.order_id = o.id AND s.state = 'PROCESSING' AND d.kind = 'stream_unclear' AND d.state = 'OPEN'))
     UNION ALL SELECT 'refund ' || number || ' ' || state, next_try_at FROM payonce_refund AS r
         WHERE state IN ('REQUESTED', 'SUBMITTED', 'UNKNOWN') AND NOT EXISTS (
             SELECT 1 FROM payonce_discrepancy AS d WHERE d.state = 'OPEN' AND (d.stream_id = r.stream_id OR d.subject = r.number))
@@ -41,7 +44,7 @@ SELECT what, extract(epoch FROM at - payonce_now())::float8 FROM (
 ) AS unfinished ORDER BY at NULLS LAST
 """
 """All that is not finished and not in a person's queue, with the seconds until it is looked at again. (A refund that waits at the channel
-is asked about for ever, but a person is told.)"""
+is asked about for ever, and an order waits around a bank that never decides; but a person is told.)"""
 
 
 class Passing:

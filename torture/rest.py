@@ -20,11 +20,14 @@ READ_ON_AT_ONCE = 15
 DUE_SOON = """
 SELECT 'stream ' || s.number || ' ' || s.state || ' next ' || COALESCE(next_check_at::text, '-') FROM payonce_stream s
     WHERE next_check_at <= payonce_now() + %(soon)s * interval '1 second'
-UNION ALL SELECT 'order ' || number || ' ' || state || ' next ' || COALESCE(next_expiry_at::text, '-') FROM payonce_order
-    WHERE state IN ('OPEN', 'CLOSING') OR next_expiry_at <= payonce_now() + %(soon)s * interval '1 second'
+UNION ALL SELECT 'order ' || number || ' ' || state || ' next ' || COALESCE(next_expiry_at::text, '-') FROM payonce_order o
+    WHERE state = 'OPEN' OR (state <> 'CLOSING' AND next_expiry_at <= payonce_now() + %(soon)s * interval '1 second')
+        OR (state = 'CLOSING' AND NOT EXISTS (SELECT 1 FROM payonce_discrepancy d JOIN payonce_stream s ON s.id = d.stream_id
+            WHERE s.order_id = o.id AND s.state = 'PROCESSING' AND d.kind = 'stream_unclear' AND d.state = 'OPEN'))
 UNION ALL SELECT 'refund ' || number || ' ' || state || ' next ' || COALESCE(next_try_at::text, '-') FROM payonce_refund
     WHERE state IN ('REQUESTED', 'SUBMITTED', 'UNKNOWN') AND next_try_at <= payonce_now() + %(soon)s * interval '1 second'
 """
+"""An order waits for ever around a bank that never decides, but a person was told."""
 UNANSWERED = """
 SELECT 'stream ' || account || ' ' || number || ' ' || state || ' answered ' || COALESCE(last_answer_at::text, '-')
     FROM payonce_stream WHERE state = 'CREATED' OR (state IN ('PENDING', 'PROCESSING', 'CAPTURING', 'CLOSING')

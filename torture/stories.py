@@ -131,8 +131,9 @@ async def second_capture(buyer: Buyer) -> None:
     if stream and await buyer.pay(stream, channel):
         await _think(buyer)
         await buyer.world.bank.act("second_capture", number=stream, account=channel)
-        if channel in buyer.world.roster.skins:  # some channels tell it by a notification alone
-            buyer.world.forced.append((channel, stream))
+        buyer.world.forced.append(
+            (channel, stream)
+        )  # a settled stream is not asked about: who took twice says so in the end
 
 
 async def slow_bank(buyer: Buyer) -> None:

@@ -16,10 +16,10 @@ DAY_SECONDS = 86_400
 TABLES = """
 DROP SCHEMA public CASCADE; CREATE SCHEMA public;
 CREATE FUNCTION payonce_now() RETURNS timestamptz LANGUAGE sql VOLATILE AS 'SELECT clock_timestamp()';
-CREATE TABLE payonce_stream (number text, account text, state text, next_check_at timestamptz);
-CREATE TABLE payonce_order (number text, state text, next_expiry_at timestamptz);
+CREATE TABLE payonce_stream (number text, account text, state text, next_check_at timestamptz, id int, order_id int);
+CREATE TABLE payonce_order (number text, state text, next_expiry_at timestamptz, id int);
 CREATE TABLE payonce_refund (number text, state text, next_try_at timestamptz, stream_id int);
-CREATE TABLE payonce_discrepancy (subject text, state text, stream_id int);
+CREATE TABLE payonce_discrepancy (subject text, state text, stream_id int, kind text);
 CREATE TABLE payonce_shop_message (id int, listener text, try_count int, state text, next_try_at timestamptz);
 CREATE TABLE payonce_notification (dedupe_key text, state text, next_try_at timestamptz);
 """

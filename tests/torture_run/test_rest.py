@@ -15,10 +15,11 @@ AFTER, BEFORE = "payonce_now()", "payonce_now() - interval '1 hour'"
 TABLES = """
 DROP SCHEMA public CASCADE; CREATE SCHEMA public;
 CREATE FUNCTION payonce_now() RETURNS timestamptz LANGUAGE sql VOLATILE AS 'SELECT clock_timestamp()';
-CREATE TABLE payonce_stream (number text, account text, state text, order_id int, next_check_at timestamptz, last_answer_at timestamptz,
-    is_answer_unknown bool);
+CREATE TABLE payonce_stream (id int DEFAULT 7, number text, account text, state text, order_id int, next_check_at timestamptz,
+    last_answer_at timestamptz, is_answer_unknown bool);
 CREATE TABLE payonce_order (id int, number text, state text, next_expiry_at timestamptz);
 CREATE TABLE payonce_refund (number text, state text, next_try_at timestamptz, last_answer_at timestamptz);
+CREATE TABLE payonce_discrepancy (stream_id int, kind text, state text);
 CREATE TABLE payonce_shop_message (id int, listener text, try_count int, state text, next_try_at timestamptz);
 CREATE TABLE payonce_notification (dedupe_key text, state text, next_try_at timestamptz);
 """
@@ -33,7 +34,7 @@ def database(private: PrivatePostgres) -> Iterator[psycopg.Connection[Any]]:
 
 def put_stream(database: psycopg.Connection[Any], state: str, answered: str, *, unknown: bool = False) -> None:
     """A stream that is due within the hour."""
-    values = f"('s', 'alipay', '{state}', 1, payonce_now() + interval '30 seconds', {answered}, {unknown})"
+    values = f"(7, 's', 'alipay', '{state}', 1, payonce_now() + interval '30 seconds', {answered}, {unknown})"
     database.execute(f"INSERT INTO payonce_stream VALUES {values}".encode())
 
 
@@ -50,6 +51,22 @@ def test_a_stream_may_wait_once_its_channel_answered(private, database, state, a
 def test_in_a_plain_run_nothing_may_be_due_soon(private, database) -> None:
     put_stream(database, "CLOSING", AFTER)
     assert len(unfinished(private.url)) == 1
+
+
+@pytest.mark.parametrize(
+    ("around", "kind", "case", "is_at_rest"),
+    [("PROCESSING", "stream_unclear", "OPEN", True), ("PROCESSING", "stream_unclear", "RESOLVED", False),
+     ("PROCESSING", "duplicate", "OPEN", False), ("CLOSING", "stream_unclear", "OPEN", False)],
+)  # fmt: skip
+def test_an_order_around_a_bank_that_never_decides_waits_for_a_person(
+    private, database, around, kind, case, is_at_rest
+) -> None:
+    """S13: nothing is unfinished without an open case."""
+    database.execute("INSERT INTO payonce_order VALUES (1, 'o', 'CLOSING', payonce_now())")
+    put_stream(database, around, AFTER)
+    database.execute("UPDATE payonce_stream SET next_check_at = NULL")
+    database.execute(f"INSERT INTO payonce_discrepancy VALUES (7, '{kind}', '{case}')".encode())
+    assert (unfinished(private.url) == []) is is_at_rest
 
 
 def test_a_stream_that_its_channel_may_not_have_may_not_wait(private, database) -> None:
