@@ -71,7 +71,8 @@ def _travelling_begin(raw: Any) -> Iterator[None]:
 
 
 def _rows(cursor: Any) -> list[Row]:
-    return cursor.fetchall() if cursor.description else []
+    # `description` would build an object for each column of each answer.
+    return cursor.fetchall() if cursor.pgresult.nfields else []
 
 
 class Table(NamedTuple):
