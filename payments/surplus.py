@@ -39,6 +39,7 @@ PURPOSE_LETTERS = {RefundPurpose.SURPLUS: "s", RefundPurpose.OPERATOR: "p"}
 
 
 GIVEN_UP = "given up by a person"
+PARKABLE = (RefundState.REQUESTED, RefundState.SUBMITTED, RefundState.UNKNOWN, RefundState.ATTENTION)
 
 
 class Decided(StrEnum):
@@ -137,9 +138,21 @@ def _decide(work: Work, case_id: int, decision: Decision, by: str, note: str) ->
     if case.kind == DiscrepancyKind.STREAM_UNCLEAR:
         for stream in [row for row in work.streams if row.pk == case.stream_id]:
             arrows.give_up(work, stream, GIVEN_UP)
+    if decision == Decision.DISMISS:
+        _end_parked(work, case, by)
     cases.resolve(work, case, decision, by, note)
     _follow_up(work)
     return Decided.DONE
+
+
+def _end_parked(work: Work, case: Discrepancy, by: str) -> None:
+    """Nothing carries a parked refund on but this case: unsent it is taken back, sent it is asked about once more."""
+    is_anothers = any(other.refund_id == case.refund_id for other in work.cases if other is not case)
+    for row in [row for row in work.refunds if row.pk == case.refund_id and not is_anothers]:
+        if row.next_try_at is not None or row.state not in PARKABLE:
+            continue
+        if refunds.decline(work, row, by, "dismissed") is not refunds.RefundMove.MOVED:
+            row.next_try_at = work.at
 
 
 def _refund_surplus(work: Work, case: Discrepancy, stream: Stream, by: str) -> Decided:

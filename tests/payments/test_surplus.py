@@ -201,6 +201,34 @@ def test_dismissing_an_unclear_stream_gives_that_stream_up(kind, is_given_up):
     assert (other.is_watched, other.close_reason, work.cases[0].state) == (False, "", "RESOLVED")
 
 
+@pytest.mark.parametrize(
+    ("state", "fields", "ends_as"),
+    [
+        ("REQUESTED", {"next_try_at": None}, ("DECLINED", None)),
+        ("REQUESTED", {"next_try_at": NOW + MINUTE}, ("REQUESTED", NOW + MINUTE)),
+        ("REQUESTED", {"next_try_at": None, "first_sent_at": NOW - HOUR}, ("REQUESTED", NOW)),
+        ("UNKNOWN", {"next_try_at": None, "first_sent_at": NOW - HOUR}, ("UNKNOWN", NOW)),
+        ("REJECTED", {"next_try_at": None, "first_sent_at": NOW - HOUR}, ("REJECTED", None)),
+    ],
+)
+def test_a_parked_refund_does_not_outlive_the_case_that_a_person_dismisses(state, fields, ends_as):
+    """S13: what was never sent frees its reservation, what was sent is asked about; what goes on by itself goes on."""
+    extra, case, work = duplicate((state, fields), case={"refund_id": 1})
+    assert decide(work, "dismiss", "ann") is Decided.DONE
+    (row,) = work.refunds
+    assert (row.state, row.next_try_at, case.state) == (*ends_as, "RESOLVED")
+    assert extra.refund_reserved_minor == (0 if row.state == "DECLINED" else 1000)
+
+
+def test_a_parked_refund_stays_while_another_case_is_about_it():
+    """S13: that one's person still decides."""
+    _, case, work = duplicate(("REQUESTED", {"next_try_at": None}), case={"refund_id": 1})
+    other = case_of("refund_stuck", work.streams[1], 2, refund_id=1)
+    work.cases.append(other)
+    assert decide(work, "dismiss") is Decided.DONE
+    assert (case.state, other.state, work.refunds[0].state) == ("RESOLVED", "OPEN", "REQUESTED")
+
+
 def test_after_a_decision_the_cached_way_to_pay_is_void(shouts):
     """S8."""
     _, _, work = duplicate()
