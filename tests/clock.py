@@ -11,8 +11,12 @@ from payonce.payments import clock
 MOVED = """
 CREATE TABLE IF NOT EXISTS payonce_test_clock (offset_seconds double precision NOT NULL);
 CREATE OR REPLACE FUNCTION payonce_now() RETURNS timestamptz LANGUAGE sql VOLATILE AS
-    'SELECT {start} + COALESCE((SELECT sum(offset_seconds) FROM payonce_test_clock), 0) * interval ''1 second'''
+    'SELECT clock_timestamp() + COALESCE((SELECT sum(offset_seconds) FROM payonce_test_clock), 0) * interval ''1 second'''
 """
+STANDING = (
+    "CREATE OR REPLACE FUNCTION payonce_now() RETURNS timestamptz LANGUAGE sql STABLE AS 'SELECT timestamptz ''{}'''"
+)
+"""Written anew for each move: a constant costs nothing in a statement that asks for each row."""
 TRUE = (
     "CREATE OR REPLACE FUNCTION payonce_now() RETURNS timestamptz LANGUAGE sql VOLATILE AS 'SELECT clock_timestamp()'"
 )
@@ -30,18 +34,22 @@ class Clock:
         clock._last = None
 
 
-@contextmanager
-def movable_clock(standing_at: datetime | None = None) -> Iterator[Clock]:
-    """The clock of the current test database, put right again at the end.
+class StandingClock:
+    """No time passes but what the test lets pass: a slow machine sees the same story as a fast one."""
 
-    With `standing_at` no time passes but what the test lets pass: a slow machine sees the same story as a fast one.
-    """
-    name = str(connection.settings_dict["NAME"])
-    if not name.startswith("test_"):
-        raise RuntimeError(f"The clock of {name} is not for tests to move.")
+    def stand_at(self, at: datetime) -> None:
+        """It is this moment now."""
+        with connection.cursor() as cursor:
+            cursor.execute(STANDING.format(at.isoformat()))
+        clock._last = None
+
+
+@contextmanager
+def movable_clock() -> Iterator[Clock]:
+    """The clock of the current test database, put right again at the end."""
+    _require_test_database()
     with connection.cursor() as cursor:
-        start = "clock_timestamp()" if standing_at is None else f"timestamptz ''{standing_at.isoformat()}''"
-        cursor.execute(MOVED.format(start=start))
+        cursor.execute(MOVED)
     try:
         yield Clock()
     finally:
@@ -49,3 +57,23 @@ def movable_clock(standing_at: datetime | None = None) -> Iterator[Clock]:
             cursor.execute(TRUE)
             cursor.execute("DROP TABLE payonce_test_clock")
         clock._last = None
+
+
+@contextmanager
+def standing_clock(at: datetime) -> Iterator[StandingClock]:
+    """The same, standing at this moment until the test moves it on."""
+    _require_test_database()
+    standing = StandingClock()
+    standing.stand_at(at)
+    try:
+        yield standing
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute(TRUE)
+        clock._last = None
+
+
+def _require_test_database() -> None:
+    name = str(connection.settings_dict["NAME"])
+    if not name.startswith("test_"):
+        raise RuntimeError(f"The clock of {name} is not for tests to move.")

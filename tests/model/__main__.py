@@ -77,12 +77,12 @@ def _play(options: argparse.Namespace) -> int:
 @contextlib.contextmanager
 def _story() -> Iterator[type]:
     """A machine with a bank of its own: a batch's ledger stays short."""
-    from payonce.channels.sandbox import testing
-    from tests.clock import movable_clock
+    from tests.clock import standing_clock
+    from tests.model.bank import bank_here
     from tests.model.play import new_story
     from tests.model.world import ACCOUNTS, NOON
 
-    with testing.serve_in_thread(ACCOUNTS) as bank, movable_clock(standing_at=NOON) as clock:
+    with bank_here(ACCOUNTS) as bank, standing_clock(NOON) as clock:
         yield new_story(bank, clock)
 
 

@@ -13,7 +13,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from payonce.channels.sandbox.control import ControlError
 from payonce.channels.sandbox.sender import Style
-from payonce.channels.sandbox.testing import RunningSandbox
 from payonce.orders.errors import AmendRefused, PlaceConflict
 from payonce.orders.models import Order
 from payonce.orders.place import place_order
@@ -23,7 +22,8 @@ from payonce.payments.message_rows import resend, skip
 from payonce.payments.models import Discrepancy, Notification, Refund, ShopMessage
 from payonce.payments.pay import pay_order
 from payonce.payments.surplus import decide_case
-from tests.clock import Clock
+from tests.clock import StandingClock
+from tests.model.bank import BankHere
 from tests.model.world import ACCOUNTS, POLICIES, ModelShop, World
 from torture.hardness import Hardness
 from torture.rules import Mode
@@ -58,8 +58,8 @@ def pick(rows: list[Any], which: int) -> Any:
 class Story(RuleBasedStateMachine):
     """One story on a clean database. After each step every invariant holds; at the end all is healed, drained and at rest."""
 
-    bank: ClassVar[RunningSandbox]
-    clock: ClassVar[Clock]
+    bank: ClassVar[BankHere]
+    clock: ClassVar[StandingClock]
     hardness: ClassVar[Hardness] = Hardness()
     faults: ClassVar[Counter[str]] = Counter()
     tally: ClassVar[Counter[str]] = Counter()
@@ -152,7 +152,7 @@ class Story(RuleBasedStateMachine):
         if self.world is None:
             return
         self.steps += 1
-        self.world.sync()
+        self.world.look()
         try:
             self.world.check()
         except AssertionError:

@@ -5,8 +5,8 @@ from collections import Counter
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from payonce.channels.sandbox.testing import RunningSandbox
-from tests.clock import Clock
+from tests.clock import StandingClock
+from tests.model.bank import BankHere
 from tests.model.machine import Story
 from torture.hardness import Hardness
 
@@ -28,7 +28,7 @@ HARD_ENOUGH = (
 """What a long run must have met at least once, by its rows and by its own count of faults."""
 
 
-def new_story(bank: RunningSandbox, clock: Clock) -> type[Story]:
+def new_story(bank: BankHere, clock: StandingClock) -> type[Story]:
     """A machine on this bank and clock, with counts of its own."""
     found: type[Story] = type("Story", (Story,), {})
     found.bank, found.clock = bank, clock

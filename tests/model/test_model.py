@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from payonce.channels.sandbox import testing
-from tests.clock import movable_clock
+from tests.clock import standing_clock
+from tests.model.bank import bank_here
 from tests.model.machine import Story
 from tests.model.play import HARD_ENOUGH, new_story, play, too_gentle
 from tests.model.world import ACCOUNTS, NOON
@@ -19,7 +19,7 @@ SAMPLE_LEAST = {"orders": 10, "paid": 5, "surplus": 3, "faults": 10, "refunds": 
 @pytest.fixture
 def story(transactional_db: None, redis_client: Any) -> Iterator[type[Story]]:
     """The machine with a bank and a clock to play on."""
-    with testing.serve_in_thread(ACCOUNTS) as bank, movable_clock(standing_at=NOON) as clock:
+    with bank_here(ACCOUNTS) as bank, standing_clock(NOON) as clock:
         yield new_story(bank, clock)
 
 

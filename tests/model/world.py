@@ -5,13 +5,12 @@ machine as on a fast one.
 """
 
 import itertools
-import sqlite3
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from dataclasses import asdict, replace
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any, ClassVar
 from unittest import mock
 
@@ -19,24 +18,30 @@ import psycopg
 from django.conf import settings
 from django.db import OperationalError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.signals import connection_created
 from django.db.backends.utils import CursorWrapper
 from django.test import override_settings
+from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 
 from config.environment import with_database
 from payonce.channels import http, registry
-from payonce.channels.messages import NotificationRequest
+from payonce.channels.errors import ChannelError
+from payonce.channels.http import blocking
+from payonce.channels.messages import NotificationRequest, Outcome, PaymentView, Unknown
 from payonce.channels.sandbox import outbox
 from payonce.channels.sandbox.account import SandboxAccount
 from payonce.channels.sandbox.dialect import render_notification
 from payonce.channels.sandbox.sender import Style
-from payonce.channels.sandbox.testing import RunningSandbox
 from payonce.orders.models import Order
 from payonce.orders.shop import Shop, ShopEvent
 from payonce.orders.statuses import LateDecision
-from payonce.payments import cache, clock, enqueue, flight, notify, sweep
+from payonce.payments import cache, clock, enqueue, flight, notify, poll, sweep
+from payonce.payments.claims import Claimed
 from payonce.payments.models import Discrepancy, Refund, ShopMessage, Stream
-from tests.clock import Clock
+from payonce.payments.refs import payment_ref
+from tests.clock import StandingClock
+from tests.model.bank import BankHere
 from torture.check import Mode, check
 from torture.hardness import Hardness
 from torture.sources import Ledger, read_ledger
@@ -63,10 +68,10 @@ NOON = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0)
 """When every story begins: a day's budget never ends by chance in the middle of one."""
 TABLES = (
     "payonce_event", "payonce_shop_message", "payonce_discrepancy", "payonce_refund", "payonce_notification",
-    "payonce_idempotency", "payonce_channel_state", "payonce_stream", "payonce_order", "payonce_test_clock",
+    "payonce_idempotency", "payonce_channel_state", "payonce_stream", "payonce_order",
 )  # fmt: skip
 NEXT_DUE = """
-SELECT min(at) - payonce_now() FROM (
+SELECT min(at) - payonce_now() AS wait FROM (
     SELECT next_check_at AS at FROM payonce_stream UNION ALL SELECT next_try_at FROM payonce_refund
     UNION ALL SELECT next_expiry_at FROM payonce_order
     UNION ALL SELECT approval_expires_at FROM payonce_refund WHERE state = 'AWAITING_APPROVAL'
@@ -78,8 +83,24 @@ SELECT min(at) - payonce_now() FROM (
 """
 
 
+OF_THE_DATABASE = ("execute", "fly", "commit")
+
+
 class Killed(BaseException):
     """The process died here: nothing after it runs, whatever it was about to catch."""
+
+
+@dataclass
+class Life:
+    """The life of one process: how many boundaries it crossed, where it is to die or to fail, and what became of it.
+
+    It may be killed, meet one error of the database, or be cut off from the database until it ends.
+    """
+
+    plan: tuple[int, str, str] | None = None
+    crossings: int = 0
+    is_dead: bool = False
+    is_cut: bool = False
 
 
 class ModelShop(Shop):
@@ -93,6 +114,10 @@ class ModelShop(Shop):
         if type(self).failures > 0:
             type(self).failures -= 1
             raise RuntimeError("the shop is away")
+        self.hear(event)
+
+    def hear(self, event: ShopEvent) -> None:
+        """Write it down."""
         self.inbox.append({**asdict(event), "at": event.at.isoformat()})
 
     def late_payment(self, order: Order, paid_at: datetime, in_time: bool) -> LateDecision:
@@ -102,7 +127,7 @@ class ModelShop(Shop):
 class World:
     """Everything that a story may do, and the small ledger of what the buyers really paid."""
 
-    def __init__(self, bank: RunningSandbox, clock: Clock, policy: dict[str, Any]) -> None:
+    def __init__(self, bank: BankHere, clock: StandingClock, policy: dict[str, Any]) -> None:
         self.bank, self.control, self.clock = bank, bank.control, clock
         self.faults: Counter[str] = Counter()
         self.tasks: list[str] = []
@@ -116,14 +141,15 @@ class World:
         self._ids = itertools.count(1)
         self._payment_id = self._newest_payment()
         self._patches: list[Any] = []
-        self._crossings = 0
-        self._crash: tuple[int, str, str] | None = None
+        self._life = Life()
         self._witness: psycopg.Connection[dict[str, Any]] | None = None
 
     # --- beginning and end ---
 
     def begin(self) -> None:
         connections["default"].close()
+        connection_created.connect(self._same_dice)
+        self.clock.stand_at(NOON)
         with connections["default"].cursor() as cursor:
             cursor.execute(f"TRUNCATE {', '.join(TABLES)} RESTART IDENTITY CASCADE")
         ModelShop.inbox.clear()
@@ -132,13 +158,18 @@ class World:
             **settings.PAYONCE, "CHANNELS": self.bank.accounts, "GRACE_SECONDS": 3, "POLL_CONCURRENCY": 1,
             "SHOP": "tests.model.world.ModelShop", **self.base,
         }  # fmt: skip
-        self._enter(override_settings(PAYONCE=conf))
-        self._enter(mock.patch.object(enqueue, "kick", self.tasks.append))
-        self._enter(mock.patch.object(sweep, "THREADS", 1))
-        self._enter(mock.patch.object(flight, "fly", self._crossing("fly", flight.fly)))
-        self._enter(mock.patch.object(http, "run", self._crossing("call", http.run)))
+        self.enter(override_settings(PAYONCE=conf))
+        self.enter(mock.patch.object(enqueue, "kick", self._crossing("broker", self.tasks.append)))
+        self.enter(mock.patch.object(blocking, "send", self.bank.send))
+        self.enter(mock.patch.object(clock, "time", SimpleNamespace(monotonic=lambda: 0.0)))
+        self.enter(mock.patch.object(sweep, "_each", self.each))
+        self.enter(mock.patch.object(poll, "_ask_all", self.ask_all))
+        self.enter(mock.patch.object(flight, "fly", self._crossing("fly", flight.fly)))
+        self.enter(mock.patch.object(http, "run", self._crossing("call", http.run)))
+        self.enter(mock.patch.object(cache, "_try", self._crossing("redis", cache._try)))
+        self.enter(mock.patch.object(ModelShop, "hear", self._crossing("hook", ModelShop.hear)))
         for owner, name in ((BaseDatabaseWrapper, "commit"), (CursorWrapper, "execute")):
-            self._enter(mock.patch.object(owner, name, self._crossing(name, getattr(owner, name))))
+            self.enter(mock.patch.object(owner, name, self._crossing(name, getattr(owner, name))))
         registry.reset()
         cache.reset()
         for account in ACCOUNTS:
@@ -154,9 +185,16 @@ class World:
         for patch in reversed(self._patches):
             patch.__exit__(None, None, None)
         self._patches.clear()
+        connection_created.disconnect(self._same_dice)
         registry.reset()
 
-    def _enter(self, patch: Any) -> None:
+    def _same_dice(self, connection: Any, **_rest: Any) -> None:
+        """Where a statement draws by chance, it draws the same every time."""
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT setseed(0.5)")
+
+    def enter(self, patch: Any) -> None:
+        """Put a patch in place until the end."""
         patch.__enter__()
         self._patches.append(patch)
 
@@ -168,13 +206,12 @@ class World:
         return NOON + timedelta(seconds=self.offset)
 
     def sync(self) -> None:
-        """Set the bank back to the story's time: its own clock runs on while the machine works."""
-        self.control.set_clock(self.now.timestamp() - time.time())
-        clock._last = None
+        """Set the bank and the database to the story's time."""
+        self.clock.stand_at(self.now)
+        self.bank.stand_at(self.now.timestamp())
 
     def advance(self, seconds: float) -> None:
         """Let time pass for the database, the bank and the adapters alike; cached results die of age."""
-        self.clock.advance(seconds)
         self.offset += seconds
         self.sync()
         if seconds >= 10:
@@ -187,36 +224,75 @@ class World:
 
     @contextmanager
     def crash(self, plan: tuple[int, str, str] | None) -> Iterator[None]:
-        """Die (or fail) at the n-th crossing of a boundary, before or after it took effect."""
-        self._crossings, self._crash = 0, plan
+        """A process of its own, that dies (or fails) at the n-th crossing of a boundary, before or after it took effect.
+
+        What is dead crosses nothing any more: whatever a `finally` would still like to tell Redis or the database is lost.
+        """
+        outer, self._life = self._life, Life(plan)
         try:
             yield
         except (Killed, OperationalError):
-            connections["default"].close()
+            self._let_go()
             self.log("caught", "ok")
         finally:
-            self._crash = None
+            self._life = outer
+
+    @staticmethod
+    def _let_go() -> None:
+        """What the server does when a client is gone. A session that is as good as new serves the next process: that is cheaper."""
+        connection = connections["default"]
+        raw = connection.connection
+        is_clean = raw is not None and not raw.closed and raw.info.transaction_status == TransactionStatus.IDLE
+        if not is_clean or connection.in_atomic_block or connection.needs_rollback:
+            connection.close()
 
     def _crossing(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
         def crossed(*args: Any, **kwargs: Any) -> Any:
-            self._crossings += 1
-            plan = self._crash if self._crash is not None and self._crash[0] == self._crossings else None
+            life = self._life
+            if life.is_dead:
+                raise Killed(name)
+            if life.is_cut and name in OF_THE_DATABASE:
+                raise OperationalError("the database does not answer")
+            life.crossings += 1
+            plan = life.plan if life.plan is not None and life.plan[0] == life.crossings else None
             if plan is not None and plan[1] == "before":
                 if name == "commit":
                     args[0].rollback()  # what the server does when its client is gone
-                self._die(plan[2], name)
+                self._die(plan, name)
             answer = real(*args, **kwargs)
             if plan is not None:
-                self._die(plan[2], name)
+                self._die(plan, name)
             return answer
 
         return crossed
 
-    def _die(self, how: str, where: str) -> None:
-        when = self._crash[1] if self._crash is not None else ""
-        self._crash = None
-        self.faults[f"{how} {when} {where}"] += 1
+    def _die(self, plan: tuple[int, str, str], where: str) -> None:
+        how = plan[2] if where in (*OF_THE_DATABASE, "call") else "kill"  # the others fail in ways of their own
+        self._life.is_dead, self._life.is_cut = how == "kill", how == "cut"
+        self.hit(f"{how} {plan[1]} {where}")
         raise Killed(where) if how == "kill" else OperationalError(f"the connection was lost at {where}")
+
+    def hit(self, fault: str) -> None:
+        """Count a fault."""
+        self.faults[fault] += 1
+
+    # --- what runs on threads in the product, one after the other here ---
+
+    def each(self, numbers: list[str], step: Callable[[str], object]) -> int:
+        """A sweep's rows."""
+        for number in numbers:
+            sweep._one(number, step)
+        return len(numbers)
+
+    def ask_all(self, claimed: list[Claimed]) -> Iterator[tuple[Claimed, Outcome[PaymentView]]]:
+        """The poller's questions."""
+        for item in claimed:
+            try:
+                channel = registry.channel(item.stream.account)
+            except ChannelError as error:
+                yield item, Unknown(f"not configured: {error}")
+                continue
+            yield item, http.run(channel.query(payment_ref(item.stream)))
 
     # --- history ---
 
@@ -244,9 +320,7 @@ class World:
     def messages(self) -> list[outbox.Notification]:
         """Every notification that the bank owes about this story, the oldest first."""
         numbers = {stream.number for stream in self.streams()}
-        with closing(sqlite3.connect(f"file:{self.bank.folder / 'bank.sqlite3'}?mode=ro", uri=True)) as database:
-            database.row_factory = sqlite3.Row
-            return [message for message in outbox.find(database) if message.number in numbers]
+        return [message for message in outbox.find(self.bank.database) if message.number in numbers]
 
     def deliver(self, message: outbox.Notification, style: Style, log_as: str) -> notify.NotifyResult:
         """Hand the bytes to the door, signed at the time of the moment."""
@@ -276,27 +350,36 @@ class World:
     def _newest_payment(self) -> int:
         return max((row["id"] for row in read_ledger(self.bank.folder).payments), default=0)
 
-    def check(self, mode: Mode = Mode.ALWAYS) -> None:
-        """No invariant is broken, and the bank took exactly what the buyers paid."""
+    @property
+    def witness(self) -> "psycopg.Connection[dict[str, Any]]":
+        """A connection of the judge's own."""
         if self._witness is None:
             url = with_database(settings.DATABASE_URL, str(connections["default"].settings_dict["NAME"]))
             self._witness = psycopg.Connection[dict[str, Any]].connect(url, row_factory=dict_row)
             self._witness.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-        report = check(self._witness, self.ledger, lambda: list(ModelShop.inbox), self.history, mode=mode)
-        self._witness.rollback()
+        return self._witness
+
+    def check(self, mode: Mode = Mode.ALWAYS) -> None:
+        """No invariant is broken, and the bank took exactly what the buyers paid."""
+        ledger = self.ledger()
+        report = check(self.witness, lambda: ledger, lambda: list(ModelShop.inbox), self.history, mode=mode)
+        self.witness.rollback()
         assert not report.violations, "\n" + "\n".join(map(str, report.violations))
         self.hardness = report.hardness
+        taken: Counter[tuple[str, str]] = Counter()
+        for row in ledger.captures:
+            if not row["capture_key"]:
+                taken[row["account"], row["number"]] += row["amount_minor"]
+        assert taken == self.paid, (taken - self.paid, self.paid - taken)
+
+    def look(self) -> None:
+        """See what there is that a step could be about."""
         self.there = {
-            "streams": len(self.streams()), "messages": len(self.messages()), "orders": report.hardness["orders"],
+            "streams": len(self.streams()), "messages": len(self.messages()), "orders": Order.objects.count(),
             "bank refunds": len(self.ledger().refunds), "paid": len(self.paid),
             "refunds": Refund.objects.count(), "cases": Discrepancy.objects.exclude(state="RESOLVED").count(),
             "tasks": len(self.tasks), "parked": ShopMessage.objects.filter(state="PARKED").count(),
         }  # fmt: skip
-        taken: Counter[tuple[str, str]] = Counter()
-        for row in self.ledger().captures:
-            if not row["capture_key"]:
-                taken[row["account"], row["number"]] += row["amount_minor"]
-        assert taken == self.paid, (taken, self.paid)
 
     # --- healing ---
 

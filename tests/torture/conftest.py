@@ -10,13 +10,13 @@ from django.conf import settings
 from django.db import connections
 
 from config.environment import with_database
-from payonce.channels.sandbox import testing
 from payonce.channels.sandbox.sender import Style
 from payonce.orders.place import place_order
 from payonce.orders.statuses import LateDecision
 from payonce.payments import expire, refund, sweep
 from payonce.payments.pay import pay_order
-from tests.clock import movable_clock
+from tests.clock import standing_clock
+from tests.model.bank import bank_here
 from tests.model.world import ACCOUNTS, NOON, TABLES, ModelShop, World
 from tests.torture.scene import Run, Scene, open_scene
 
@@ -26,7 +26,7 @@ ORDERS = ("twice", "returned", "late", "amended", "parts", "asked", "disputed", 
 @pytest.fixture(scope="module")
 def run(request: pytest.FixtureRequest, django_db_setup: None, django_db_blocker: Any) -> Iterator[Run]:
     """One played run for a whole module; what a test plants in it is rolled back."""
-    with django_db_blocker.unblock(), testing.serve_in_thread(ACCOUNTS) as bank, movable_clock(NOON) as clock:
+    with django_db_blocker.unblock(), bank_here(ACCOUNTS) as bank, standing_clock(NOON) as clock:
         if settings.REDIS_URL:
             redis.Redis.from_url(settings.REDIS_URL).flushdb()
         world = World(bank, clock, {"REFUND": {"APPROVAL_MINOR": 900}})
