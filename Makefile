@@ -19,10 +19,10 @@ JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); echo $$((
 MINUTES ?= $(or $(BUDGET),5)
 WITHIN = $(if $(BUDGET),--budget $(BUDGET))
 # What each part of `make proof` gets of its BUDGET (120 by default).
-SHARE = $(shell echo $$(( ($(or $(BUDGET),120) + 8) / 9 )))
+SHARE = $(shell echo $$(( ($(or $(BUDGET),120) + 11) / 12 )))
 SCHEMA := docs/openapi.yaml
 
-.PHONY: help venv test check format demo smoke judges bench proof crash interleave torture saboteurs mutants model fuzz wheel schema pins clean
+.PHONY: help venv test check format demo smoke judges bench proof crash interleave torture saboteurs mutants model storm fuzz wheel schema pins clean
 
 help: ## show what can be made
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -73,11 +73,14 @@ mutants: $(STAMP) ## change the money modules a little, many times; some test mu
 model: $(STAMP) ## play chance-drawn stories for BUDGET minutes against every invariant (SEED=7)
 	@exec $(RUN) -m tests.model --minutes $(or $(BUDGET),10) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
+storm: $(STAMP) ## play ORDERS=1000 faulted orders, many at once, on a virtual clock (MODE=no-cache SEED=7 ARGS="--jobs 2")
+	@exec $(RUN) -m tests.model.storms $(if $(ORDERS),--orders $(ORDERS)) $(WITHIN) $(if $(SEED),--seed $(SEED)) $(if $(MODE),--mode $(MODE)) $(ARGS)
+
 fuzz: $(STAMP) ## fuzz the live API and its notifications for BUDGET minutes (SEED=7 for one round again)
 	@PAYONCE_FUZZ_MINUTES=$(or $(BUDGET),5) PAYONCE_FUZZ_SEED=$(SEED) $(RUN) -m pytest -q -s --timeout 0 tests/fuzz $(ARGS)
 
 proof: $(STAMP) ## the long run: every attack in turn, within BUDGET minutes (120); ends with what failed
-	@failed=; for part in interleave crash torture "torture ARGS=--mode=no-cache" "torture ARGS=--mode=two-beats" "torture ARGS=--mode=real-channels" model fuzz saboteurs; do \
+	@failed=; for part in interleave crash torture "torture ARGS=--mode=no-cache" "torture ARGS=--mode=two-beats" "torture ARGS=--mode=real-channels" model "storm MODE=plain" "storm MODE=no-cache" "storm MODE=two-beats" fuzz saboteurs; do \
 	    echo "=== $$part"; $(MAKE) $$part BUDGET=$(SHARE) MINUTES=$(SHARE) || failed="$$failed [$$part]"; done; \
 	    echo "failed:$${failed:- none}"; test -z "$$failed"
 
