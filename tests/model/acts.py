@@ -323,11 +323,11 @@ class Acts:
             else:
                 poll.nudge(number)
 
-    def ask_refund(self, tale: Tale) -> None:
+    def ask_refund(self, tale: Tale, amount_minor: str = "") -> None:
         stream = self.any_stream(tale)
         if stream is None:
             return
-        amount, by = self.dice.choice([1000, 500, 400]), self.dice.choice(PERSONS)
+        amount, by = int(amount_minor or self.dice.choice([1000, 500, 400])), self.dice.choice(PERSONS)
         with self.storm.process(tale):
             asked = refund.request_refund(stream["number"], amount, reason="duplicate", by=by)
             self.world.log("refund", "ok", {"order": tale.number}, {"refund": asked.number})

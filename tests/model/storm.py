@@ -140,7 +140,7 @@ class Storm:
     ) -> None:
         self.dice = random.Random(seed)
         self.mode, self.bank = mode, bank
-        policy = self.dice.choice(({}, {}, {}, *POLICIES))
+        policy = self.dice.choice(({}, {}, POLICIES[0], *POLICIES))
         self.verdict = self.dice.choice([None, None, *LateDecision])
         policy = {**policy, "REDIS_URL": "" if mode == "no-cache" else "redis://in.this.process"}
         self.world = StormWorld(bank, clock, policy, self)

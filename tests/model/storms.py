@@ -31,6 +31,10 @@ KEPT = Path(".payonce/storm")
 def main(arguments: list[str] | None = None) -> int:
     """The command. Returns the exit status."""
     options = _options(arguments)
+    import django
+
+    django.setup()
+    logging.disable(logging.CRITICAL)
     from config import embedded
     from config.processes import ProcessError
 
@@ -67,10 +71,6 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 
 def _here(options: argparse.Namespace) -> dict[str, Any]:
     """Play batch after batch in this process."""
-    import django
-
-    django.setup()
-    logging.disable(logging.CRITICAL)
     job, jobs = map(int, (options.share or "0/1").split("/"))
     wanted = -(-options.orders // jobs) or sys.maxsize
     began, found = time.monotonic(), _nothing()
