@@ -94,7 +94,7 @@ def test_a_worker_whose_clock_is_ahead_still_runs_the_sweeps():
 
     from payonce.payments.beat import BEAT_SCHEDULE
 
-    app = Celery("t", broker="memory://")
+    app = Celery("t", broker="memory://", set_as_current=False)
 
     @app.task(name="payonce.poll")
     def poll():
