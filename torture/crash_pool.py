@@ -11,7 +11,7 @@ from typing import Any, Self
 from config.processes import ProcessError
 from torture.crash_site import Site
 
-READY_SECONDS = 60
+READY_SECONDS = 300
 END_SECONDS = 20
 
 
