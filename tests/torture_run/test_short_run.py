@@ -47,7 +47,7 @@ def test_a_short_storm_over_every_real_channel_violates_nothing() -> None:
 
 def test_a_broken_build_is_caught() -> None:
     status, found, _said = torture(
-        "--minutes", "1", "--seed", "12", "--mode", "plain", TORTURE_APP="tests.torture_run.broken.Broken"
+        "--minutes", "0.5", "--seed", "12", "--mode", "plain", TORTURE_APP="tests.torture_run.broken.Broken"
     )
     assert status == VIOLATED
     caught = {item["id"] for item in found["violations"]}
