@@ -10,7 +10,7 @@ from payonce.payments.call import replay_safe_until
 from payonce.payments.locks import Work
 from payonce.payments.models import Discrepancy, Refund
 from payonce.payments.policy import AUTOMATON
-from payonce.payments.statuses import Decision, DiscrepancyKind, RefundState, StreamRole
+from payonce.payments.statuses import TRIED_REFUND_STATES, Decision, DiscrepancyKind, RefundState, StreamRole
 from payonce.payments.transitions import cases
 from payonce.payments.transitions import refunds as arrows
 from payonce.payments.transitions.refunds import RefundMove
@@ -152,14 +152,16 @@ def _rejected(work: Work, refund: Refund, outcome: Refused) -> None:
 def _contradicted(work: Work, refund: Refund) -> None:
     """The channel says that its state forbids it, for instance since somebody gave the money back there: a person is told soon."""
     sent_at = refund.first_sent_at or work.at
-    if (work.at - sent_at).total_seconds() >= schedule.REFUND_CONFLICT_SECONDS:
+    is_tried = refund.state in TRIED_REFUND_STATES
+    if is_tried and (work.at - sent_at).total_seconds() >= schedule.REFUND_CONFLICT_SECONDS:
         to_person(work, refund, f"{refund.number} gets nowhere ({refund.last_answer}): look it up at the channel.")
 
 
 def _attention(work: Work, refund: Refund, view: RefundView) -> None:
     if arrows.need_attention(work, refund, view.code) is RefundMove.MOVED:
         to_person(work, refund, f"{refund.number} needs a person at the channel ({view.code or 'no code'}).")
-    refund.next_try_at = work.at + timedelta(seconds=schedule.REFUND_TRY_SECONDS[-1])
+    if refund.state in TRIED_REFUND_STATES:
+        refund.next_try_at = work.at + timedelta(seconds=schedule.REFUND_TRY_SECONDS[-1])
 
 
 def _returned(work: Work, refund: Refund, view: RefundView) -> None:
@@ -179,7 +181,12 @@ def not_answered(work: Work, refund: Refund, reason: str) -> None:
 
 
 def try_later(work: Work, refund: Refund) -> None:
-    """Plan the next try. One that gets nowhere for days goes on, and also comes into a person's queue."""
+    """Plan the next try. One that gets nowhere for days goes on, and also comes into a person's queue.
+
+    An answer that a paused process brings back may find it ended: then nothing is tried any more.
+    """
+    if refund.state not in TRIED_REFUND_STATES:
+        return
     refund.next_try_at = schedule.backoff(work.at, refund.try_count, schedule.REFUND_TRY_SECONDS)
     is_accepted = refund.state == RefundState.SUBMITTED
     patience = schedule.REFUND_WAIT_SECONDS if is_accepted else schedule.REFUND_GIVE_UP_SECONDS

@@ -19,12 +19,11 @@ from payonce.payments.models import Refund, Stream
 from payonce.payments.policy import PolicyAnswer
 from payonce.payments.refs import notify_url, payment_ref
 from payonce.payments.settle import Evidence, apply_evidence, moved_minor
-from payonce.payments.statuses import Confirmation, RefundPurpose, RefundState
+from payonce.payments.statuses import TRIED_REFUND_STATES, Confirmation, RefundPurpose, RefundState
 from payonce.payments.transitions import refunds as arrows
 
 T = TypeVar("T")
 SENDABLE = (RefundState.REQUESTED, RefundState.UNKNOWN)
-ASKABLE = (*SENDABLE, RefundState.SUBMITTED, RefundState.ATTENTION, RefundState.SUCCEEDED)
 """Carried on when due. One that is done comes due again only when the channel says something else about it."""
 
 
@@ -91,7 +90,7 @@ def _claim(work: Work, number: str) -> Ticket | RefundRun:
     """Under the lock: is it due, does the policy let it go, who else is at it? Commits the intent and the lease."""
     refund = work.refund(number)
     stream = work.stream_of(refund)
-    if refund.state not in ASKABLE:
+    if refund.state not in TRIED_REFUND_STATES:
         refund.next_try_at = None
         return RefundRun.NOT_DUE
     if refund.next_try_at is None or refund.next_try_at > work.at:

@@ -65,6 +65,14 @@ ACTIVE_REFUND_STATES = (
     RefundState.ATTENTION,
 )
 """Not finished: at most one such refund per stream."""
+TRIED_REFUND_STATES = (
+    RefundState.REQUESTED,
+    RefundState.SUBMITTED,
+    RefundState.UNKNOWN,
+    RefundState.ATTENTION,
+    RefundState.SUCCEEDED,
+)
+"""Where a time of the next try means something: it is sent or asked about, also once more after it was done."""
 
 
 UNMOVED_REFUND_STATES = (

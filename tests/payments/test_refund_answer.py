@@ -171,6 +171,17 @@ def test_a_throttled_refund_was_not_executed_and_is_sent_later():
     assert (row.state, row.next_try_at, work.kinds, work.cases) == ("REQUESTED", SOON, [], [])
 
 
+@pytest.mark.parametrize("state", ["REJECTED", "DECLINED", "RETURNED", "AWAITING_APPROVAL"])
+@pytest.mark.parametrize(
+    "outcome", [Refused(RefusedKind.THROTTLED, "429"), Refused(RefusedKind.CONFLICT, "USED"), LOST]
+)
+def test_what_a_paused_process_heard_makes_nothing_due_that_nobody_tries_any_more(state, outcome):
+    """S13: such a row would be due for ever."""
+    row, work = of_keeper(state, next_try_at=None, first_sent_at=NOW - HOUR)
+    answer(work, row, outcome, is_late=True)
+    assert (row.state, row.next_try_at, work.cases) == (state, None, [])
+
+
 @pytest.mark.parametrize(
     ("state", "may_repeat", "becomes"),
     [

@@ -23,7 +23,7 @@ from payonce.payments.errors import RefundNotFound
 from payonce.payments.models import Discrepancy, Refund, Stream
 from payonce.payments.refs import payment_ref
 from payonce.payments.refund_run import RefundRun, Ticket, run_refund
-from tests.clock import movable_clock
+from tests.clock import standing_clock
 from tests.in_memory import (
     DAY,
     HOUR,
@@ -532,7 +532,7 @@ def test_a_failure_that_was_heard_before_the_claim_was_lost_is_asked_about(is_la
 @pytest.fixture
 def clock(scripted):
     """The database's clock stands at `NOW`, so that every time is exact on a machine of any speed."""
-    with movable_clock(standing_at=NOW) as moved:
+    with standing_clock(NOW) as moved:
         yield moved
 
 
@@ -641,7 +641,7 @@ def test_a_refund_that_breaks_its_worker_is_told_to_a_person_and_tried_later(in_
     """S13, L3: it must not come up again at once, nor be silent."""
     row, work = automatic(call_lease="mine", call_lease_until=NOW + DAY, try_count=3)
     store(work)
-    with movable_clock(standing_at=NOW):
+    with standing_clock(NOW):
         refund_run.tell_person(row.number)
     row.refresh_from_db()
     assert (row.call_lease, row.call_lease_until, row.try_count) == ("", None, 4)
