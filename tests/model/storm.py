@@ -6,6 +6,7 @@ can change anything: while a process waits for a channel it holds no transaction
 
 import random
 import re
+import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -155,6 +156,7 @@ class Storm:
         self.refused: set[str] = set()
         self._late: list[tuple[float, HttpRequest]] = []
         self._raced: list[tuple[str, str]] = []
+        self._doing = ""
         self._waited = 0.0
         self._depth = 0
         self._is_over = False
@@ -169,8 +171,10 @@ class Storm:
             self._begin()
             self._rage()
             self._rest()
-        except AssertionError as error:
-            batch.violation = str(error) or "an assertion failed"
+        except Exception as error:
+            # What a step raises beyond its refusals is as bad as a broken invariant, and must be played again as well.
+            is_judged = isinstance(error, AssertionError) and str(error)
+            batch.violation = str(error) if is_judged else "".join(traceback.format_exception(error))
             batch.trace += self._evidence(batch.violation)
         finally:
             self._end()
@@ -377,8 +381,6 @@ class Storm:
         self.blame(f"channel: {do}", number)
         return [Fault(0, account, op, number, do, arguments=arguments)]
 
-    _doing = ""
-
     def _send(self, request: HttpRequest) -> HttpResponse | TransportError:
         """One request on its way to the bank and back."""
         if self._is_over:
@@ -470,6 +472,8 @@ class Storm:
     def _evidence(self, text: str) -> list[str]:
         """Everything about the orders that a violation names."""
         found: list[str] = []
+        if self._observer is None:
+            return found
         for tale in {id(tale): tale for number in NUMBER.findall(text) if (tale := self.tale_of(number))}.values():
             found.append(f"--- {tale.reference} is {tale.number}")
             for sql in EVIDENCE:
