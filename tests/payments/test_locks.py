@@ -469,8 +469,8 @@ class StepsInAShopsTestCase(TestCase):
 
 def test_a_block_that_django_did_not_mark_is_the_shops(transactional_db):
     """S6: what cannot be recognised is refused."""
-    blocks = connection.atomic_blocks
     with transaction.atomic():
+        blocks = connection.atomic_blocks
         kept = list(blocks)
         blocks[:] = [object()]
         try:
