@@ -105,15 +105,15 @@ def test_two_workers_carry_one_refund_out_with_one_call(patient):
 def test_a_worker_that_comes_between_anothers_claim_and_its_call_sends_nothing(patient, monkeypatch):
     """M6, S6: the exact moment of the race above: the first has claimed the refund and not yet committed that it sends."""
     number = requested(paid_stream())
-    order, commit, second = Stream.objects.get().order, refund_run._commit_intent, []
+    order, decide_under_lock, steps, second = Stream.objects.get().order, refund_run.with_refund, [], []
 
-    def commit_after_the_second(ticket, by):
-        if not second:
-            second.append(None)  # the second one's own intent, if it gets so far, is committed at once
-            second[0] = run_refund(number)
-        return commit(ticket, by)
+    def with_refund(*args):
+        steps.append(args)
+        if len(steps) == 2:  # the first one's claim is committed, and its intent comes now
+            second.append(run_refund(number))
+        return decide_under_lock(*args)
 
-    monkeypatch.setattr(refund_run, "_commit_intent", commit_after_the_second)
+    monkeypatch.setattr(refund_run, "with_refund", with_refund)
     first = run_refund(number)
     assert (first, second) == (RefundRun.DONE, [RefundRun.NOT_DUE])
     assert patient.count("refund") == 1

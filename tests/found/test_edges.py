@@ -96,7 +96,7 @@ def test_a_worker_whose_clock_is_ahead_still_runs_the_sweeps():
 
     app = Celery("t", broker="memory://", set_as_current=False)
 
-    @app.task(name="payonce.poll")
+    @app.task(name="payonce.poll", shared=False)
     def poll():
         return 0
 
