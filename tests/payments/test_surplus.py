@@ -220,6 +220,17 @@ def test_a_parked_refund_does_not_outlive_the_case_that_a_person_dismisses(state
     assert extra.refund_reserved_minor == (0 if row.state == "DECLINED" else 1000)
 
 
+def test_a_dismissed_case_takes_only_its_own_parked_refund_back_and_says_so():
+    """S13, S10: the refund of other money still waits for its own case's person."""
+    other = surplus_in_memory(3)
+    _, _, work = duplicate(("REQUESTED", {"next_try_at": None}), case={"refund_id": 1}, others=[other])
+    work.refunds.append(refund_of(other, "REQUESTED", 9))
+    assert decide(work, "dismiss", "ann") is Decided.DONE
+    assert [(row.state, row.approved_by) for row in work.refunds] == [("DECLINED", "ann"), ("REQUESTED", "")]
+    declined = next(event for event in work.journal.events if event.kind == "refund.declined")
+    assert json.loads(declined.body)["facts"] == {"reason": "dismissed"}
+
+
 def test_a_parked_refund_stays_while_another_case_is_about_it():
     """S13: that one's person still decides."""
     _, case, work = duplicate(("REQUESTED", {"next_try_at": None}), case={"refund_id": 1})
