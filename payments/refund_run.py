@@ -24,9 +24,7 @@ from payonce.payments.transitions import refunds as arrows
 
 T = TypeVar("T")
 SENDABLE = (RefundState.REQUESTED, RefundState.UNKNOWN)
-"""Carried on when due. One that is done comes due again only when the channel says something else about it."""
-
-
+"""Where the request itself may go out; everywhere else the channel is only asked."""
 ABSENCE_PROVES = timedelta(days=1)
 """A number that the channel does not know so long after it was last sent moved nothing then."""
 

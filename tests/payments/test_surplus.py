@@ -225,8 +225,8 @@ def test_a_dismissed_case_takes_only_its_own_parked_refund_back_and_says_so():
     other = surplus_in_memory(3)
     _, _, work = duplicate(("REQUESTED", {"next_try_at": None}), case={"refund_id": 1}, others=[other])
     work.refunds.append(refund_of(other, "REQUESTED", 9))
-    assert decide(work, "dismiss", "ann") is Decided.DONE
-    assert [(row.state, row.approved_by) for row in work.refunds] == [("DECLINED", "ann"), ("REQUESTED", "")]
+    assert decide(work, "dismiss", "bob") is Decided.DONE
+    assert [(row.state, row.approved_by) for row in work.refunds] == [("DECLINED", "bob"), ("REQUESTED", "")]
     declined = next(event for event in work.journal.events if event.kind == "refund.declined")
     assert json.loads(declined.body)["facts"] == {"reason": "dismissed"}
 
