@@ -38,10 +38,13 @@ def without(options: dict[str, Any], *names: str, **changes: Any) -> dict[str, A
 
 
 @pytest.mark.parametrize("options", [SHOP, CERTIFIED], ids=["public_key", "certificate"])
-def test_complete_options_are_fine_and_live_is_the_default(options: dict[str, Any]) -> None:
+def test_complete_options_are_fine_and_live_is_the_default(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     live = without(options, "base_url")
     assert problems({"alipay": live}) == []
-    registry.configure(lambda: {"alipay": live})
+    monkeypatch.setattr(registry, "_source", lambda: {"alipay": live})
+    registry.reset()
     try:
         channel = registry.channel("alipay")
     finally:
