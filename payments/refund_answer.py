@@ -109,6 +109,8 @@ def _done(work: Work, refund: Refund, view: RefundView) -> RefundMove:
     stream = work.stream_of(refund)
     if stream.role == StreamRole.KEEPER:
         orders.give_back(work.order, work.journal, refund.amount_minor, refund.number)
+    if 0 < stream.channel_refunded_minor < stream.refund_reserved_minor:
+        stream.next_check_at = work.at  # that sum was told before this refund, and may be what somebody else gave back
     who = refund.approved_by or refund.requested_by
     decision = Decision.AUTOMATIC if who == AUTOMATON else Decision.REFUND
     for case in [case for case in work.cases if _is_settled_by(work, case, refund)]:

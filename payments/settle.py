@@ -93,7 +93,7 @@ def apply_evidence(work: Work, stream: Stream, evidence: Evidence) -> Settled:
         if capture.state == PaymentState.PAID:
             _second_capture(work, stream, capture, evidence)
     plan_check(work, stream)
-    if _only_a_query_tells(evidence):
+    if _only_a_query_tells(evidence) or _may_hide_a_refund(stream, evidence):
         stream.next_check_at = work.at
         work.after_commit(lambda: enqueue.kick("payonce.poll"))
     if was_given_up and stream.state not in WATCHED_STREAM_STATES:
@@ -139,6 +139,11 @@ def _is_old_news(stream: Stream, evidence: Evidence) -> bool:
 def _only_a_query_tells(evidence: Evidence) -> bool:
     """Did the channel speak unasked, of an approval that waits for our capture, or of something unclear?"""
     return evidence.asked_at is None and evidence.view.state in (PaymentState.APPROVED, PaymentState.UNCLEAR)
+
+
+def _may_hide_a_refund(stream: Stream, evidence: Evidence) -> bool:
+    """A sum of refunds told unasked and smaller than ours may be older than ours, and be what somebody gave back at the channel."""
+    return evidence.asked_at is None and 0 < evidence.view.refunded_minor < stream.refund_reserved_minor
 
 
 def plan_check(work: Work, stream: Stream) -> None:

@@ -27,6 +27,7 @@ def paid_at_bank(bank, live_server, settings):
     assert result.code is PayCode.PREPAY
     bank.control.hold_notifications()
     assert bank.control.pay(result.stream).ok
+    assert bank.control.wait_notifications(result.stream, account="blue", state="HELD")
     return result.stream
 
 
