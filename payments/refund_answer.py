@@ -109,7 +109,7 @@ def _done(work: Work, refund: Refund, view: RefundView) -> RefundMove:
     stream = work.stream_of(refund)
     if stream.role == StreamRole.KEEPER:
         orders.give_back(work.order, work.journal, refund.amount_minor, refund.number)
-    if 0 < stream.channel_refunded_minor < stream.refund_reserved_minor:
+    if stream.channel_refunded_minor not in (0, stream.refund_reserved_minor):
         stream.next_check_at = work.at  # that sum was told before this refund, and may be what somebody else gave back
     who = refund.approved_by or refund.requested_by
     decision = Decision.AUTOMATIC if who == AUTOMATON else Decision.REFUND

@@ -142,8 +142,8 @@ def _only_a_query_tells(evidence: Evidence) -> bool:
 
 
 def _may_hide_a_refund(stream: Stream, evidence: Evidence) -> bool:
-    """A sum of refunds told unasked and smaller than ours may be older than ours, and be what somebody gave back at the channel."""
-    return evidence.asked_at is None and 0 < evidence.view.refunded_minor < stream.refund_reserved_minor
+    """A sum of refunds that is told unasked and is not ours may be older than ours, and not all that somebody gave back at the channel."""
+    return evidence.asked_at is None and evidence.view.refunded_minor not in (0, stream.refund_reserved_minor)
 
 
 def plan_check(work: Work, stream: Stream) -> None:

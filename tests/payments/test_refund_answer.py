@@ -309,8 +309,8 @@ def test_money_that_is_back_is_the_orders_and_its_refund_is_over():
     assert (work.order.refunded_minor, work.order.state, work.cases) == (400, "PAID", [])
 
 
-@pytest.mark.parametrize(("known_minor", "check_at"), [(0, None), (100, NOW), (399, NOW), (400, None)])
-def test_a_refund_that_is_done_beside_a_smaller_sum_at_the_channel_is_asked_about(known_minor, check_at):
+@pytest.mark.parametrize(("known_minor", "check_at"), [(0, None), (399, NOW), (400, None), (401, NOW)])
+def test_a_refund_that_is_done_beside_another_sum_at_the_channel_is_asked_about(known_minor, check_at):
     """M1: that sum was told before, and may be what somebody else gave back."""
     row, work = of_keeper("REQUESTED")
     (stream,) = work.streams
