@@ -15,6 +15,8 @@ import sys
 import time
 from collections.abc import Iterator
 
+from tests.model.database import own_database
+
 os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
 
 
@@ -34,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     from config.processes import ProcessError
 
     try:
-        with embedded.servers("test"), _database():
+        with embedded.servers("test"), own_database():
             return _play(options)
     except ProcessError as error:
         print(f"make model: {error}", file=sys.stderr)
@@ -84,19 +86,6 @@ def _story() -> Iterator[type]:
 
     with bank_here(ACCOUNTS) as bank, standing_clock(NOON) as clock:
         yield new_story(bank, clock)
-
-
-@contextlib.contextmanager
-def _database() -> Iterator[None]:
-    """A database of this run alone."""
-    from django.db import connection
-
-    name = connection.settings_dict["NAME"]
-    connection.creation.create_test_db(verbosity=0, autoclobber=True)
-    try:
-        yield
-    finally:
-        connection.creation.destroy_test_db(name, verbosity=0)
 
 
 if __name__ == "__main__":

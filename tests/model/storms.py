@@ -8,7 +8,6 @@ Exit status: 0 every invariant held, 1 one did not, 2 wrong usage, 3 the run was
 """
 
 import argparse
-import contextlib
 import json
 import logging
 import os
@@ -18,9 +17,10 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from tests.model.database import own_database
 
 os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
 MODES = ("plain", "no-cache", "two-beats")
@@ -75,7 +75,7 @@ def _here(options: argparse.Namespace) -> dict[str, Any]:
     wanted = -(-options.orders // jobs) or sys.maxsize
     began, found = time.monotonic(), _nothing()
     number = job if options.batch is None else options.batch
-    with _database():
+    with own_database():
         while True:
             batch = play_one(options.seed, number, options.mode, options.size)
             _add(found, batch)
@@ -191,19 +191,6 @@ def _tell(found: dict[str, Any], options: argparse.Namespace) -> int:
     elif not status:
         print(f"OK: no violation, so at most 1 in {max(1, found['faulted'] // 3):,} orders with 95 % confidence")
     return status
-
-
-@contextlib.contextmanager
-def _database() -> Iterator[None]:
-    """A database of this process alone."""
-    from django.db import connection
-
-    name = connection.settings_dict["NAME"]
-    connection.creation.create_test_db(verbosity=0, autoclobber=True)
-    try:
-        yield
-    finally:
-        connection.creation.destroy_test_db(name, verbosity=0)
 
 
 if __name__ == "__main__":
