@@ -9,6 +9,7 @@ It speaks only to 127.0.0.1 and raises ControlError for a call that is wrong.
 """
 
 import contextlib
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -178,6 +179,7 @@ class SandboxControl:
         Holding stops where it was asked for with the same `number` (and `account`, where given); with neither, it
         stops altogether.
         """
+        self._wait_until_decided(number, account)
         for fault in self.faults():
             named = fault["number"] == (number or fault["number"]) and account in {"", fault["account"]}
             if fault["do"] == "hold" and named:
@@ -186,6 +188,14 @@ class SandboxControl:
         return list(
             self.call("POST", "notify/release", number=number, account=account, order=order, at_once=at_once)["results"]
         )
+
+    def _wait_until_decided(self, number: str, account: str) -> None:
+        """The sender has seen what is new, and keeps back what it must: else that would be sent by itself, and not by `release`."""
+        until = time.monotonic() + _WAIT_SECONDS
+        while any(row["state"] == "NEW" for row in self.notifications(number, account=account)):
+            if time.monotonic() > until:
+                return
+            time.sleep(0.01)
 
     @contextlib.contextmanager
     def notifications_held(self, number: str = "*", *, account: str = "*") -> Iterator[None]:
