@@ -113,8 +113,11 @@ def _done(work: Work, refund: Refund, view: RefundView) -> RefundMove:
         stream.next_check_at = work.at  # that sum was told before this refund, and may be what somebody else gave back
     who = refund.approved_by or refund.requested_by
     decision = Decision.AUTOMATIC if who == AUTOMATON else Decision.REFUND
-    for case in [case for case in work.cases if _is_settled_by(work, case, refund)]:
-        cases.resolve(work, case, decision, who, f"refunded under {refund.number}")
+    for case in work.cases:
+        if _is_settled_by(work, case, refund):
+            cases.resolve(work, case, decision, who, f"refunded under {refund.number}")
+        elif case.refund_id == refund.pk:
+            cases.hand_to_person(work, case, f"{refund.number} gave back a part: decide about the rest.")
     return move
 
 

@@ -35,6 +35,7 @@ SENTENCES = (
     gettext_noop("%(number)s needs a person at the channel (%(answer)s)."),
     gettext_noop("%(number)s came back from the buyer's bank: give the money back another way."),
     gettext_noop("%(number)s gets nowhere (%(answer)s): look it up at the channel."),
+    gettext_noop("%(number)s gave back a part: decide about the rest."),
     gettext_noop("%(number)s was not sent: %(why)s."),
     gettext_noop("%(number)s cannot be carried out: see the log."),
     gettext_noop("%(number)s was declined: %(words)s"),

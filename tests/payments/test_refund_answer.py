@@ -439,6 +439,35 @@ def test_a_stuck_refunds_case_ends_with_that_refund_however_large_it_was():
     assert not ended("refund_stuck", linked=False, part=1000)
 
 
+def test_a_case_whose_repair_gave_back_a_part_is_a_persons_again():
+    """M3, S13: the rest would wait for ever; nobody else asks about it."""
+
+    def made(extra):
+        return [case_of("mismatch", extra, 1, refund_id=1, state="REPAIRING")]
+
+    row, work = of_surplus("SUBMITTED", cases=made, amount_minor=400)
+    apply_view(work, row, view("DONE"))
+    case = work.case()
+    assert (row.state, case.state, case.note) == (
+        "SUCCEEDED",
+        "OPEN",
+        "po1s02rs1 gave back a part: decide about the rest.",
+    )
+    assert work.kinds == ["refund.succeeded", "case.handed_to_person"]
+
+
+def test_a_case_that_another_refund_repairs_stays_with_that_one_when_a_part_is_back():
+    """M3."""
+
+    def made(extra):
+        return [case_of("mismatch", extra, 1, refund_id=9, state="REPAIRING")]
+
+    other = refund_of(surplus_in_memory(2), "SUBMITTED", 9, amount_minor=600)
+    row, work = of_surplus("SUBMITTED", cases=made, amount_minor=400, others=[other])
+    apply_view(work, row, view("DONE"))
+    assert (work.case().state, work.kinds) == ("REPAIRING", ["refund.succeeded"])
+
+
 def test_a_case_about_another_subject_or_about_the_keeper_does_not_end_with_surplus_money():
     assert not ended("mismatch", subject="po1s02/somebody-elses")
     assert not ended("duplicate", about_keeper=True, part=1000)
