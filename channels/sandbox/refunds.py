@@ -148,7 +148,10 @@ def settle_refund(
     code: str,
     at: float,
 ) -> Result:
-    """Bring a refund to DONE, FAILED or ATTENTION, or a done one to RETURNED. Money moves at DONE and at RETURNED."""
+    """Bring a refund to DONE, FAILED or ATTENTION, or a done one to RETURNED. Money moves at DONE and at RETURNED.
+
+    One that was to be done FAILED when a dispute or a reversal took its money meanwhile.
+    """
     payment = find_payment(database, account.name, payment_number)
     known = None if payment is None else find_refund(database, payment.id, refund_number)
     if payment is None or known is None:
@@ -159,6 +162,8 @@ def settle_refund(
     if state not in allowed and not (known.state == "DONE" and state == "RETURNED"):
         return Result(Code.NUMBER_CONFLICT, payment, known, message=f"a {known.state} refund cannot become {state}")
     taken = next(row for row in payment.captures if row.id == known.capture_id)
+    if state == "DONE" and known.amount_minor > taken.rest_minor:
+        state, code = "FAILED", Code.NOT_ENOUGH.value
     moved = {"DONE": known.amount_minor, "RETURNED": -known.amount_minor}.get(state, 0)
     if moved:
         database.execute("UPDATE capture SET refunded_minor = refunded_minor + ? WHERE id = ?", (moved, taken.id))

@@ -292,6 +292,16 @@ def test_refund_that_needs_a_person_keeps_its_money_reserved(shop: Shops) -> Non
     assert shop["plain"].sums(number)["refunded_minor"] == PRICE
 
 
+def test_refund_under_way_fails_when_a_dispute_takes_its_money(shop: Shops) -> None:
+    number = shop["plain"].paid_stream()
+    shop.sandbox.control.fault("refund", "refund_pending", number=number)
+    assert state_of(shop["plain"].refund(number, "r1")) == "IN_PROGRESS"
+    assert shop.sandbox.control.dispute(number, amount_minor=1).ok
+    assert shop.sandbox.control.settle_refund(number, "r1", "DONE").ok
+    assert state_of(shop["plain"].query_refund(number, "r1")) == "FAILED"
+    assert shop["plain"].sums(number)["refunded_minor"] == 0
+
+
 def test_returned_refund_gives_the_money_back_to_the_merchant(shop: Shops) -> None:
     number = shop["plain"].paid_stream()
     shop["plain"].refund(number, "r1")

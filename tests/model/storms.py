@@ -83,9 +83,11 @@ def _here(options: argparse.Namespace) -> dict[str, Any]:
                 found["violations"].append(_keep(batch, options))
             if options.batch is not None and not options.json:
                 print("\n".join(batch.trace))
-            if not options.json and not options.share:
-                print(f"batch {number}: {batch.faulted} of {batch.orders} orders faulted, {found['faulted']} in all,"
-                      f" {time.monotonic() - began:.0f} s{', VIOLATED' if batch.violation else ''}", flush=True)  # fmt: skip
+            if not options.json or options.share:  # a share's answer is JSON: its progress goes to the other stream
+                in_all = f"{found['faulted']} in all{f' by process {job + 1} of {jobs}' if options.share else ''}"
+                print(f"batch {number}: {batch.faulted} of {batch.orders} orders faulted, {in_all},"
+                      f" {time.monotonic() - began:.0f} s{', VIOLATED' if batch.violation else ''}",
+                      file=sys.stderr if options.share else sys.stdout, flush=True)  # fmt: skip
             number += jobs
             is_over = bool(options.budget) and time.monotonic() - began >= options.budget * 60
             if options.batch is not None or found["faulted"] >= wanted or is_over or found["violations"]:
