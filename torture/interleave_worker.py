@@ -33,7 +33,8 @@ SELECT t.relname, i.relname, c.conname FROM pg_index x
 JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_class t ON t.oid = x.indrelid
 LEFT JOIN pg_constraint c ON c.conindid = i.oid AND c.contype = 'u'
 WHERE x.indisunique AND NOT x.indisprimary
-    AND t.relname IN ('payonce_order', 'payonce_event', 'payonce_stream', 'payonce_refund', 'payonce_discrepancy', 'payonce_shop_message')
+    AND t.relname IN ('payonce_order', 'payonce_event', 'payonce_stream', 'payonce_refund', 'payonce_discrepancy',
+        'payonce_shop_message', 'payonce_notification')
 """
 TRIES = 3
 
