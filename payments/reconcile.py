@@ -14,8 +14,8 @@ from payonce.payments.transitions import cases
 
 GRACE = "interval '5 minutes'"
 KNOWN = (
-    " AND NOT EXISTS (SELECT 1 FROM payonce_discrepancy d WHERE d.kind = 'inconsistent' AND d.subject = {0}"
-    " AND d.state <> 'RESOLVED')"
+    " AND NOT EXISTS (SELECT 1 FROM payonce_discrepancy k WHERE k.kind = 'inconsistent' AND k.subject = {0}"
+    " AND k.state <> 'RESOLVED')"
 )
 """A finding that a person has already must not use up the limit of one look."""
 UNCONFIGURED = (
@@ -65,6 +65,13 @@ FINDINGS = {
         + KNOWN.format("r.number")
         + " LIMIT %s",
         "is not finished, and nothing will carry it on",
+    ),
+    "case_repaired_by_nothing": (
+        "SELECT d.order_id, d.subject FROM payonce_discrepancy d LEFT JOIN payonce_refund r ON r.id = d.refund_id"
+        " WHERE d.state = 'REPAIRING' AND d.order_id IS NOT NULL"
+        " AND COALESCE(r.state, '') NOT IN ('AWAITING_APPROVAL', 'REQUESTED', 'SUBMITTED', 'UNKNOWN', 'ATTENTION')"
+        f" AND d.opened_at < payonce_now() - {GRACE}" + KNOWN.format("d.subject") + " LIMIT %s",
+        "has a case that says it is being repaired, and no refund that repairs it",
     ),
 }
 SECOND_ORDERS = """

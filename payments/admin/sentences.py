@@ -52,6 +52,7 @@ SENTENCES = (
     gettext_noop("%(number)s reserves another sum than its refunds."),
     gettext_noop("%(number)s is not finished, and nothing will ask about it."),
     gettext_noop("%(number)s is not finished, and nothing will carry it on."),
+    gettext_noop("%(number)s has a case that says it is being repaired, and no refund that repairs it."),
     gettext_noop('%(number)s is due, and its account is no longer in PAYONCE["CHANNELS"]: nobody asks about it.'),
     gettext_noop("%(number)s was paid for the same basket by the same buyer as %(other)s."),
 )

@@ -3,8 +3,10 @@
 import pytest
 from django.db import connection
 
+from payonce.orders.locks import read_clock
 from payonce.payments import reconcile, sweep
-from payonce.payments.models import Discrepancy, Stream
+from payonce.payments.models import Discrepancy, Refund, Stream
+from payonce.payments.refund import request_refund
 from tests.factories import open_order, paid_stream, pending_stream
 
 KEEPER_TRIGGER = "ALTER TABLE payonce_order {} TRIGGER payonce_order_keeper_fixed"
@@ -49,6 +51,28 @@ def test_an_open_stream_that_nobody_would_ask_about_reaches_a_person(scripted, c
     assert sweep.sweep_reconcile() == 0
     clock.advance(301)
     assert sweep.sweep_reconcile() == 1
+
+
+@pytest.mark.parametrize("has_refund", [False, True])
+def test_a_case_that_no_refund_repairs_reaches_a_person(has_refund, scripted, clock):
+    """S13: whatever left it so."""
+    stream = paid_stream()
+    if has_refund:
+        request_refund(stream.number, 100, reason="duplicate", by="ann")
+    refund = Refund.objects.first()
+    case = Discrepancy.objects.create(
+        order=stream.order, stream=stream, refund=refund, kind="mismatch", state="REPAIRING", subject=stream.number,
+        account=stream.account, opened_at=read_clock(),
+    )  # fmt: skip
+    assert sweep.sweep_reconcile() == 0
+    clock.advance(301)
+    if refund is not None:
+        assert sweep.sweep_reconcile() == 0
+        Refund.objects.update(state="REJECTED", next_try_at=None)
+    assert sweep.sweep_reconcile() == 1
+    assert sweep.sweep_reconcile() == 0
+    found = Discrepancy.objects.exclude(pk=case.pk).get()
+    assert (found.kind, found.subject, found.state) == ("inconsistent", stream.number, "OPEN")
 
 
 def test_a_second_order_of_the_same_buyer_and_basket_is_suspected_and_never_refunded(scripted):
