@@ -47,6 +47,24 @@ PLOTS: tuple[tuple[str, ...], ...] = (
     ("pay", "wallet", "notify", "money_leaves", "notify"),
     ("pay", "switch", "switch", "switch", "wallet:2", "notify"),
     ("pay",),
+    # People decide about money of which a part is on its way, came back, or left by another way.
+    ("pay", "wrong_amount", "notify", "ask_refund", "decide", "sweep_refund", "settle_refund", "notify", "decide"),
+    ("pay", "switch", "wallet", "force:1", "notify", "ask_refund", "decide", "sweep_refund", "judge_refund", "decide"),
+    ("pay", "wallet", "second_capture", "notify", "decide", "judge_refund", "ask_refund", "settle_refund", "decide"),
+    (
+        "pay",
+        "late",
+        "force",
+        "notify",
+        "ask_refund",
+        "decide",
+        "sweep_refund",
+        "settle_refund",
+        "judge_refund",
+        "decide",
+    ),
+    ("pay", "wrong_amount", "notify", "ask_refund", "money_leaves", "notify", "settle_refund", "decide", "ask_refund"),
+    ("pay", "late", "force", "notify", "money_leaves", "decide", "sweep_refund", "notify", "judge_refund", "decide"),
 )
 NOISE = (
     "pay_again", "switch", "pay", "keyed", "open_page", "notify", "notify:all", "notify:twice", "notify:reversed", "forge",
