@@ -498,6 +498,13 @@ def test_money_that_came_back_is_the_orders_again_and_a_person_gives_it_another_
     assert case.summary == "po1s01rp1 came back from the buyer's bank: give the money back another way."
 
 
+def test_a_returned_refund_that_was_being_asked_about_once_more_is_due_no_more():
+    """S13: no sweep takes a returned one, so it would be overdue for ever."""
+    row, work = of_keeper("SUCCEEDED", order={"refunded_minor": 400}, next_try_at=NOW + MINUTE)
+    apply_view(work, row, view("RETURNED"), is_asked=True)
+    assert (row.state, row.next_try_at) == ("RETURNED", None)
+
+
 def test_surplus_money_that_came_back_is_not_the_orders():
     """M1."""
     row, work = of_surplus("SUCCEEDED", cases=lambda extra: [])
