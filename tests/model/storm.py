@@ -288,7 +288,7 @@ class Storm:
         tale = self.tale_of(number) if self.dice.random() < 0.8 else None
         about, self._depth = self.about, self._depth + 1
         try:
-            if tale is None or self.dice.random() < 0.4:
+            if tale is None or not tale.number or self.dice.random() < 0.4:  # nobody knows its number yet
                 self.sweep(self.dice.choice(SWEEPS))
             else:
                 act = self.dice.choice(
