@@ -193,8 +193,8 @@ def return_money(work: Work, refund: Refund) -> RefundMove:
         return RefundMove.REPEAT
     if refund.state != RefundState.SUCCEEDED:
         return RefundMove.NOT_SUCCEEDED
-    refund.next_try_at = None
     _release(work, refund)
+    refund.next_try_at = None
     return _move(work, refund, RefundState.RETURNED, "refund.returned", amount_minor=refund.amount_minor)
 
 
