@@ -76,7 +76,7 @@ def apply_view(
         not_answered(work, refund, "another amount or currency")
         return
     if view.state is Answer.DONE:
-        _done(work, refund, view)
+        _done(work, refund, view, is_asked=is_asked)
     elif view.state is Answer.IN_PROGRESS:
         arrows.submit(work, refund, view.channel_reference)
         try_later(work, refund)
@@ -99,17 +99,20 @@ def short(outcome: Known[RefundView] | Refused | Unknown) -> str:
     return f"unknown: {outcome.reason}"[:128]
 
 
-def _done(work: Work, refund: Refund, view: RefundView) -> RefundMove:
+def _done(work: Work, refund: Refund, view: RefundView, *, is_asked: bool) -> RefundMove:
     refund.open_call_count = 0
+    is_old_news = refund.state == RefundState.REJECTED and not is_asked  # perhaps: it may have come back since
     move = arrows.succeed(work, refund, view.channel_reference)
     if move is RefundMove.TOO_MUCH:
         _contradict(work, refund, "it was given up here and is done at the channel, and other refunds used the money")
     if move is not RefundMove.MOVED:
         return move
+    if is_old_news:
+        refund.next_try_at = work.at
     stream = work.stream_of(refund)
     if stream.role == StreamRole.KEEPER:
         orders.give_back(work.order, work.journal, refund.amount_minor, refund.number)
-    if stream.channel_refunded_minor not in (0, stream.refund_reserved_minor):
+    if stream.channel_refunded_minor:
         stream.next_check_at = work.at  # that sum was told before this refund, and may be what somebody else gave back
     who = refund.approved_by or refund.requested_by
     decision = Decision.AUTOMATIC if who == AUTOMATON else Decision.REFUND
@@ -155,7 +158,8 @@ def _rejected(work: Work, refund: Refund, outcome: Refused) -> None:
 
 
 def _contradicted(work: Work, refund: Refund) -> None:
-    """The channel says that its state forbids it, for instance since somebody gave the money back there: a person is told soon."""
+    """The channel says that its state forbids it: it is asked whether somebody gave the money back there, and a person is told soon."""
+    work.stream_of(refund).next_check_at = work.at
     sent_at = refund.first_sent_at or work.at
     is_tried = refund.state in TRIED_REFUND_STATES
     if is_tried and (work.at - sent_at).total_seconds() >= schedule.REFUND_CONFLICT_SECONDS:
@@ -221,7 +225,7 @@ def succeed_by_person(work: Work, refund: Refund, by: str) -> RefundMove:
     """As if the channel had said DONE, on the word of the person who looked."""
     if not refund.approved_by and refund.requested_by != by:
         refund.approved_by = by
-    return _done(work, refund, RefundView(refund.number, Answer.DONE))
+    return _done(work, refund, RefundView(refund.number, Answer.DONE), is_asked=True)
 
 
 def to_person(work: Work, refund: Refund, why: str) -> None:

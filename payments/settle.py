@@ -93,7 +93,7 @@ def apply_evidence(work: Work, stream: Stream, evidence: Evidence) -> Settled:
         if capture.state == PaymentState.PAID:
             _second_capture(work, stream, capture, evidence)
     plan_check(work, stream)
-    if _only_a_query_tells(evidence) or _may_hide_a_refund(stream, evidence):
+    if _only_a_query_tells(evidence) or _may_hide_a_refund(evidence):
         stream.next_check_at = work.at
         work.after_commit(lambda: enqueue.kick("payonce.poll"))
     if was_given_up and stream.state not in WATCHED_STREAM_STATES:
@@ -141,9 +141,9 @@ def _only_a_query_tells(evidence: Evidence) -> bool:
     return evidence.asked_at is None and evidence.view.state in (PaymentState.APPROVED, PaymentState.UNCLEAR)
 
 
-def _may_hide_a_refund(stream: Stream, evidence: Evidence) -> bool:
-    """A sum of refunds that is told unasked and is not ours may be older than ours, and not all that somebody gave back at the channel."""
-    return evidence.asked_at is None and evidence.view.refunded_minor not in (0, stream.refund_reserved_minor)
+def _may_hide_a_refund(evidence: Evidence) -> bool:
+    """A sum of refunds that is told unasked may be older than ours, even where it equals them: somebody gave back as much there."""
+    return evidence.asked_at is None and evidence.view.refunded_minor > 0
 
 
 def plan_check(work: Work, stream: Stream) -> None:

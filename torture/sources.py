@@ -157,11 +157,12 @@ class Database:
             yield {"orders": orders, "refunds": self.rows(_REFUNDS, ids), **found}
 
     def numbers(self) -> dict[str, set[str]]:
-        """Every stream's number as its channel knows it, and every refund's number."""
+        """Every stream's number as its channel knows it and as it is told to buyers, and every refund's number."""
         streams = self.rows("SELECT number, origin_number FROM payonce_stream")
         refunds = self.rows("SELECT number FROM payonce_refund")
         return {
             "streams": {row["origin_number"] or row["number"] for row in streams},
+            "told": {row["number"] for row in streams},
             "refunds": {row["number"] for row in refunds},
         }
 

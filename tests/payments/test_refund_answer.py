@@ -309,9 +309,9 @@ def test_money_that_is_back_is_the_orders_and_its_refund_is_over():
     assert (work.order.refunded_minor, work.order.state, work.cases) == (400, "PAID", [])
 
 
-@pytest.mark.parametrize(("known_minor", "check_at"), [(0, None), (399, NOW), (400, None), (401, NOW)])
-def test_a_refund_that_is_done_beside_another_sum_at_the_channel_is_asked_about(known_minor, check_at):
-    """M1: that sum was told before, and may be what somebody else gave back."""
+@pytest.mark.parametrize(("known_minor", "check_at"), [(0, None), (1, NOW), (399, NOW), (400, NOW), (401, NOW)])
+def test_a_refund_that_is_done_beside_a_sum_that_the_channel_told_before_is_asked_about(known_minor, check_at):
+    """M1: that sum may be what somebody else gave back, also where it equals this refund."""
     row, work = of_keeper("REQUESTED")
     (stream,) = work.streams
     stream.channel_refunded_minor = known_minor
@@ -399,6 +399,27 @@ def test_done_that_is_told_after_returned_gives_the_order_nothing():
     row, work = of_keeper("RETURNED", is_released=True)
     apply_view(work, row, view("DONE"))
     assert (row.state, work.order.refunded_minor, work.cases, work.kinds) == ("RETURNED", 0, [], [])
+
+
+@pytest.mark.parametrize(("is_asked", "next_try_at"), [(False, NOW), (True, None)])
+def test_done_that_is_told_unasked_after_a_failure_is_asked_about_once_more(is_asked, next_try_at):
+    """M1: it may be the older news, told late, of a refund that came back; then only the channel can tell."""
+    row, work = of_keeper("REJECTED", is_released=True)
+    apply_view(work, row, view("DONE"), is_asked=is_asked)
+    assert (row.state, row.next_try_at, work.order.refunded_minor) == ("SUCCEEDED", next_try_at, 400)
+
+
+def test_done_that_is_told_unasked_before_any_failure_is_believed():
+    row, work = of_keeper("UNKNOWN")
+    apply_view(work, row, view("DONE"))
+    assert (row.state, row.next_try_at) == ("SUCCEEDED", None)
+
+
+def test_a_refund_that_the_channel_contradicts_makes_it_be_asked_what_became_of_the_money():
+    """M1: somebody may have given it back there."""
+    row, work = of_keeper("UNKNOWN")
+    answer(work, row, Refused(RefusedKind.CONFLICT, "REFUND_EXCEEDS"))
+    assert row.stream.next_check_at == NOW
 
 
 # Which cases a refund ends.

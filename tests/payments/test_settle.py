@@ -535,12 +535,13 @@ def test_sums_that_come_unasked_only_grow_and_asked_for_may_shrink():
         (401, None, NOW),
         (401, NOW, None),
         (100, NOW, None),
-        (400, None, None),
+        (400, None, NOW),
+        (400, NOW, None),
         (0, None, None),
     ],
 )
-def test_a_sum_of_refunds_that_comes_unasked_and_is_not_ours_is_asked_about(told_minor, asked_at, check_at, kicked):
-    """M1: it may be older than our refund, and hide all or a part of what somebody gave back at the channel."""
+def test_a_sum_of_refunds_that_comes_unasked_is_asked_about(told_minor, asked_at, check_at, kicked):
+    """M1: it may be older than our refund, and hide all or a part of what somebody gave back at the channel, also where it equals ours."""
     stream = stream_in("SUCCEEDED")
     refund = refund_of(stream, "SUCCEEDED", amount_minor=400)
     work = work_of(stream, refunds=[refund])

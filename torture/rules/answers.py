@@ -20,7 +20,7 @@ def acknowledged_is_durable(facts: Facts) -> Found:
         if item.result.get("order") and item.result["order"] not in orders:
             yield Violation("S7", f"order {item.result['order']} was placed, and it is gone")
     for item in _ended(facts, "pay"):
-        if item.result.get("stream") and item.result["stream"] not in facts.numbers["streams"]:
+        if item.result.get("stream") and item.result["stream"] not in facts.numbers["told"]:
             yield Violation("S7", f"a buyer was given stream {item.result['stream']}, and it is gone")
     for item in _ended(facts, "refund"):
         if item.result.get("refund") and item.result["refund"] not in facts.numbers["refunds"]:

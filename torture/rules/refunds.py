@@ -50,16 +50,28 @@ def channel_gave_back_no_more_than_it_took(facts: Facts, order: OrderFacts) -> F
             )
 
 
+def _ended_before_its_stream_was_accepted(order: OrderFacts, refund: Row, keeper: Row) -> bool:
+    accepted = [
+        row["sequence"]
+        for row in order.events
+        if (row["kind"], row["subject"]) == ("stream.promoted", keeper["number"])
+    ]
+    moves = [row for row in order.events if row["subject"] == refund["number"] and row["kind"].startswith("refund.")]
+    return bool(refund["is_released"] and accepted and all(row["sequence"] < accepted[0] for row in moves))
+
+
 @of_order()
 def keeper_stays(facts: Facts, order: OrderFacts) -> Found:
-    """M5: no refund of the keeper that no person asked for was ever sent."""
+    """M5: no refund of the keeper that no person asked for was ever sent, but for one that had moved nothing, or came back, before
+    a person accepted the stream as the payment.
+    """
     keeper = order.keeper
     if keeper is None:
         return
     for row in order.refunds_of(keeper):
         is_automatic = row["requested_by"] == AUTOMATON and not row["approved_by"]
         is_on_its_way = row["first_sent_at"] is not None or row["state"] in MOVING_REFUNDS
-        if is_automatic and is_on_its_way:
+        if is_automatic and is_on_its_way and not _ended_before_its_stream_was_accepted(order, row, keeper):
             yield Violation("M5", f"the keeper {keeper['number']} is refunded automatically", (show(row, *_REFUND),))
 
 
