@@ -566,6 +566,13 @@ def test_what_a_person_saw_at_the_channel_counts_as_done_and_names_that_person(a
     assert (row.state, row.approved_by, work.order.refunded_minor) == ("SUCCEEDED", becomes, 400)
 
 
+def test_what_a_person_saw_after_a_failure_is_not_asked_about_again():
+    """S15: the person's word is fresh."""
+    row, work = of_keeper("REJECTED", is_released=True)
+    assert succeed_by_person(work, row, "bob") is RefundMove.MOVED
+    assert (row.state, row.next_try_at) == ("SUCCEEDED", None)
+
+
 def test_what_a_person_saw_cannot_undo_that_it_came_back():
     row, work = of_keeper("RETURNED", is_released=True)
     assert succeed_by_person(work, row, "bob") is RefundMove.WAS_RETURNED

@@ -530,6 +530,7 @@ def test_sums_that_come_unasked_only_grow_and_asked_for_may_shrink():
 @pytest.mark.parametrize(
     ("told_minor", "asked_at", "check_at"),
     [
+        (1, None, NOW),
         (100, None, NOW),
         (399, None, NOW),
         (401, None, NOW),
