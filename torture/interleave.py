@@ -96,7 +96,8 @@ def _print(found: list[Found], options: argparse.Namespace, status: int, seconds
     violations = sum(len(result.violations) for result in found)
     verdict = {0: "OK", 1: "VIOLATED", 3: "INVALID: the budget ended before the search"}[status]
     if options.control:
-        verdict = "OK: the control was caught" if status == 0 else "BLIND: without locks nothing was found"
+        stands = ", ".join(result.pair for result in found if not result.violations)
+        verdict = "OK: the control was caught" if status == 0 else f"BLIND: without locks nothing was found in {stands}"
     if options.json:
         facts: dict[str, Any] = {
             "verdict": verdict, "pairs": [asdict(result) for result in found], "schedules": schedules,
