@@ -315,13 +315,15 @@ class ProxyControl:
 
 
 async def serve(listen: int, upstream: int, control: Path) -> None:
-    """Run until SIGTERM or SIGINT."""
+    """Run until SIGTERM or SIGINT. Once `control` exists, it answers, and clients are served."""
     board, loop, ended = Switchboard(upstream), asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
     door = await loop.create_server(lambda: ClientSide(board), HOST, listen, backlog=512)
-    orders = await asyncio.start_unix_server(Control(board).serve, str(control))
+    bound = control.with_name(f"{control.name}.bound")
+    orders = await asyncio.start_unix_server(Control(board).serve, str(bound))
     async with door, orders:
+        bound.replace(control)  # a socket is there from its bind on, and refuses until it listens: here it answers
         await ended.wait()
 
 

@@ -1,15 +1,21 @@
 """The proxy on a real PostgreSQL: a commit that is cut before is truly undone, one that is cut after is truly done."""
 
+import asyncio
+import contextlib
+import socket
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import psycopg
 import pytest
 from psycopg.pq import TransactionStatus
 
+from config.postgres import free_port
 from config.processes import wait_until
 from tests.torture_run.conftest import SECONDS, Proxied
+from torture.proxy import ProxyControl, serve
 
 Work = Callable[[psycopg.Connection[tuple[object, ...]], str], None]
 
@@ -159,3 +165,24 @@ def sessions(proxied: Proxied) -> int:
         ).fetchone()
     assert row is not None
     return int(str(row[0]))
+
+
+def test_its_control_is_there_no_sooner_than_it_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    control, seen, listen = tmp_path / "proxy.sock", [], socket.socket.listen
+
+    def spy(sock: socket.socket, backlog: int) -> None:
+        seen.append(control.exists())
+        listen(sock, backlog)
+
+    async def until_it_is_there() -> None:
+        serving = asyncio.create_task(serve(free_port(), free_port(), control))
+        while not control.exists():  # noqa: ASYNC110 - a file tells nobody that it came
+            await asyncio.sleep(0.01)
+        assert await asyncio.to_thread(ProxyControl(control).send, "stats") == {"links": 0}
+        serving.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await serving
+
+    monkeypatch.setattr(socket.socket, "listen", spy)
+    asyncio.run(asyncio.wait_for(until_it_is_there(), SECONDS))
+    assert seen == [False, False]  # the clients' door, and the control itself
