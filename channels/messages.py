@@ -287,7 +287,11 @@ class Acknowledgement:
 class StatementLine:
     """One line of a channel's statement.
 
-    `kind` is payment or refund; `number` is ours, where the channel repeats it.
+    `kind` is payment or refund; `number` is ours (the stream's, or the refund's), where the channel repeats it. A payment
+    has the amount and currency that a query of it names, and its `channel_reference`, which is empty where the statement
+    knows the payment by another one. `state` is the channel's own word;
+    `came_to` says what a refund came to by then. `payment_number` is the stream's number
+    in a refund's line.
     """
 
     kind: str
@@ -298,6 +302,7 @@ class StatementLine:
     at: datetime | None
     state: str = ""
     payment_number: str = ""
+    came_to: RefundState = RefundState.DONE
 
 
 @dataclass(frozen=True, slots=True)

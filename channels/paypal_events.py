@@ -202,8 +202,10 @@ def _line(info: Any) -> StatementLine | None:
     if not kind or status != "S":
         return None
     minor, currency = _signed_amount(info.get("transaction_amount"))
+    # A query names the order, a statement the capture: the two cannot be compared.
+    reference = read_text(info, "transaction_id")
     return StatementLine(
-        kind, read_text(info, "custom_field", optional=True), read_text(info, "transaction_id"), abs(minor), currency,
+        kind, read_text(info, "custom_field", optional=True), reference if kind == "refund" else "", abs(minor), currency,
         read_moment(info.get("transaction_initiation_date")), status, read_text(info, "invoice_id", optional=True),
     )  # fmt: skip
 

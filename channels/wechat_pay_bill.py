@@ -12,7 +12,7 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from urllib.parse import urlsplit
 
-from payonce.channels.messages import StatementLine
+from payonce.channels.messages import RefundState, StatementLine
 from payonce.channels.sandbox.wire import MalformedError
 from payonce.channels.wechat_pay_wire import BEIJING
 
@@ -21,6 +21,7 @@ READY_AFTER = timedelta(days=1, hours=10)  # doc/v3/merchant/4013071254: the nex
 _YUAN = re.compile(r"-?[0-9]{1,12}(\.[0-9]{1,2})?", re.ASCII)
 _TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", re.ASCII)
 _COUNT = "总交易单数"
+_CAME_TO = {"SUCCESS": RefundState.DONE, "FAIL": RefundState.FAILED, "CHANGE": RefundState.ATTENTION}
 
 
 def is_ready(day: date, at: datetime) -> bool:
@@ -91,7 +92,8 @@ def _line(values: dict[str, str]) -> StatementLine | None:
         if values["商户退款单号"] in {"", "0"}:
             return None
         return StatementLine("refund", values["商户退款单号"], values["微信退款单号"], _fen(values["申请退款金额"]),
-                             currency, at, values["退款状态"], values["商户订单号"])  # fmt: skip
+                             currency, at, values["退款状态"], values["商户订单号"],
+                             _CAME_TO.get(values["退款状态"], RefundState.IN_PROGRESS))  # fmt: skip
     except KeyError as error:
         raise MalformedError(f"bill: no column {error.args[0]}") from None
 

@@ -2,7 +2,9 @@
 
 from typing import Any
 
-SECONDS = {"poll": 2.0, "close": 5.0, "refund": 5.0, "expire": 5.0, "publish": 5.0, "inbox": 5.0, "reconcile": 300.0}
+SECONDS = {
+    "poll": 2.0, "close": 5.0, "refund": 5.0, "expire": 5.0, "publish": 5.0, "inbox": 5.0, "reconcile": 300.0, "statement": 600.0,
+}  # fmt: skip
 """Each sweep's interval."""
 EXPIRES_SECONDS = 3_600.0
 """Long, since a worker judges it by its own clock; it only bounds what piles up while no worker runs."""

@@ -22,7 +22,7 @@ VIEWED_MODELS = (
     "payonce_payments.notification", "payonce_payments.discrepancy", "payonce_payments.shopmessage",
     "payonce_payments.channelstate", "payonce_payments.overview", "payonce_payments.needsdecision",
     "payonce_payments.surplusmoney", "payonce_payments.unmatchedmoney", "payonce_payments.shopnottold",
-    "payonce_payments.refundstoapprove", "payonce_payments.stuckrefunds",
+    "payonce_payments.refundstoapprove", "payonce_payments.stuckrefunds", "payonce_payments.statementday",
 )  # fmt: skip
 """Models with a page in the console: every group may see all of them."""
 

@@ -11,6 +11,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from django.db import OperationalError
 
@@ -84,14 +85,25 @@ def poll_due(per_account: int | None = None) -> PollReport:
     return report
 
 
+class Asked(NamedTuple):
+    """What the channel answered, and what it came to."""
+
+    outcome: Outcome[PaymentView]
+    settled: Settled
+
+
 def poll_stream(number: str, by: str) -> Settled:
     """Ask the channel about one stream now and apply the answer. Raises OrderNotFound for an unknown number."""
+    return ask(number, by, Confirmation.OPERATOR if by.startswith("operator:") else Confirmation.POLL).settled
+
+
+def ask(number: str, by: str, way: Confirmation) -> Asked:
+    """As `poll_stream`; `way` is recorded as how money that comes out became known."""
     stream, at = under_lock(by, lambda work: (work.stream(number), work.at), stream=number)
     outcome = call(stream.account, lambda channel: channel.query(payment_ref(stream)))
-    way = Confirmation.OPERATOR if by.startswith("operator:") else Confirmation.POLL
     settled = close.record_query(number, stream.account, outcome, way, at, by)
     _capture_if_approved(settled, stream)
-    return settled
+    return Asked(outcome, settled)
 
 
 def nudge(number: str, *, ended: bool = False) -> bool:

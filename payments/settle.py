@@ -253,10 +253,15 @@ def _second_capture(work: Work, stream: Stream, view: PaymentView, evidence: Evi
             return Settled.REPEAT
     if view.paid_minor <= 0:
         return _contradict(work, stream, evidence, f"says paid without an amount under {reference}")
-    adopted = surplus.adopted_stream(work, stream, view)
-    arrows.adopt(work, adopted, view, SurplusReason.SECOND_CAPTURE, evidence.way)
-    surplus.take_in(work, adopted, automatic=view.currency == stream.currency)
+    adopt_second_capture(work, stream, view, evidence.way, automatic=view.currency == stream.currency)
     return Settled.SURPLUS
+
+
+def adopt_second_capture(work: Work, stream: Stream, view: PaymentView, way: Confirmation, *, automatic: bool) -> None:
+    """Money under the stream's number and another reference: a surplus stream of its own, given back or a person's case."""
+    adopted = surplus.adopted_stream(work, stream, view)
+    arrows.adopt(work, adopted, view, SurplusReason.SECOND_CAPTURE, way)
+    surplus.take_in(work, adopted, automatic=automatic)
 
 
 def moved_minor(work: Work, stream: Stream, but: Refund | None = None) -> int:

@@ -23,6 +23,7 @@ from payonce.payments import (
     refund,
     refund_run,
     schedule,
+    statements,
 )
 from payonce.payments.flight import Statement
 
@@ -100,6 +101,11 @@ def sweep_reconcile() -> int:
     return reconcile.check_own_rows()
 
 
+def sweep_statement() -> int:
+    """Fetch and compare statements."""
+    return statements.run_due()
+
+
 SWEEPS: dict[str, tuple[Callable[[], int], float]] = {
     "poll": (sweep_poll, beat.SECONDS["poll"]),
     "close": (sweep_close, beat.SECONDS["close"]),
@@ -108,6 +114,7 @@ SWEEPS: dict[str, tuple[Callable[[], int], float]] = {
     "publish": (sweep_publish, beat.SECONDS["publish"]),
     "inbox": (sweep_inbox, beat.SECONDS["inbox"]),
     "reconcile": (sweep_reconcile, beat.SECONDS["reconcile"]),
+    "statement": (sweep_statement, beat.SECONDS["statement"]),
 }
 """Each sweep with its interval in seconds."""
 

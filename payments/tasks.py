@@ -57,3 +57,9 @@ def inbox() -> int:
 def reconcile() -> int:
     """Look for contradictions among our own rows."""
     return _run("reconcile")
+
+
+@shared_task(name="payonce.statement", ignore_result=True)
+def statement() -> int:
+    """Fetch the channels' statements of days that are over, and compare them with our rows."""
+    return _run("statement")

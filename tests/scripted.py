@@ -3,7 +3,7 @@
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Generator
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any, ClassVar
 
 from payonce.channels.base import Channel
@@ -106,6 +106,9 @@ class ScriptedChannel(Channel):
 
     def query_refund(self, ref: RefundRef) -> Talk:
         return self._talk("query_refund", ref, Known(RefundView(ref.refund_number, RefundState.NOT_FOUND)))
+
+    def statement(self, day: date) -> Talk:
+        return self._talk("statement", day, Known(()))
 
     def parse_notification(self, request: NotificationRequest, at: datetime) -> Notice | NotAuthentic:
         return type(self).notice(request) if type(self).notice else NotAuthentic("no script")  # type: ignore[misc]

@@ -91,5 +91,15 @@ class RefundContract:
         known(simulator.run(simulator.channel.refund(request)))
         days = {(before - timedelta(minutes=5)).date(), simulator.now().date()}
         lines = [line for day in days for line in known(simulator.run(simulator.channel.statement(day)))]
-        kinds = {(line.kind, line.amount_minor) for line in lines if paid[0] in {line.number, line.payment_number}}
-        assert kinds == {("payment", simulator.amount_minor), ("refund", simulator.amount_minor)}
+        found = {line.kind: line for line in lines if paid[0] in {line.number, line.payment_number}}
+        assert {line.amount_minor for line in found.values()} == {simulator.amount_minor}
+        assert set(found) == {"payment", "refund"}
+        asked = known(simulator.run(simulator.channel.query(simulator.ref(*paid))))
+        ref = RefundRef(request.payment, request.refund_number, request.amount_minor)
+        asked_refund = known(simulator.run(simulator.channel.query_refund(ref)))
+        payment, refund = found["payment"], found["refund"]
+        assert payment.number == paid[0]
+        assert payment.channel_reference in {"", asked.channel_reference}, "as a query names it, or none"
+        assert payment.currency == refund.currency == asked.currency
+        assert (refund.number, refund.payment_number) == (request.refund_number, paid[0])
+        assert refund.came_to is asked_refund.state

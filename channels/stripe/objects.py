@@ -265,7 +265,7 @@ def statement_line(record: Record) -> StatementLine | None:
         return StatementLine(
             "refund", _clean(stated.get(REFUND, "")), identifier(inner, "re_", "pyr_"),
             from_wire(inner, "amount", currency), currency, moment(record, "created"), _text(inner, "status"),
-            _clean(stated.get(NUMBER, "")),
+            _clean(stated.get(NUMBER, "")), _REFUND_STATES.get(_text(inner, "status"), RefundState.IN_PROGRESS),
         )  # fmt: skip
     intent = inner.get("payment_intent")
     reference = identifier({"id": intent}, "pi_") if intent is not None else identifier(inner, "ch_", "py_")

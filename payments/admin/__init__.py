@@ -19,6 +19,7 @@ from payonce.payments.admin.orders import OrderAdmin
 from payonce.payments.admin.overview import OverviewAdmin
 from payonce.payments.admin.refunds import RefundAdmin, RefundsToApproveAdmin, StuckRefundsAdmin
 from payonce.payments.admin.shop_messages import ShopMessageAdmin
+from payonce.payments.admin.statements import StatementAdmin
 from payonce.payments.admin.streams import StreamAdmin
 from payonce.payments.models import (
     ChannelState,
@@ -30,6 +31,7 @@ from payonce.payments.models import (
     RefundsToApprove,
     ShopMessage,
     ShopNotTold,
+    StatementDay,
     Stream,
     StuckRefunds,
     SurplusMoney,
@@ -52,6 +54,7 @@ PAGES: dict[type[models.Model], type[ConsoleAdmin]] = {
     ShopNotTold: ShopNotToldAdmin,
     ChannelState: ChannelAdmin,
     ShopMessage: ShopMessageAdmin,
+    StatementDay: StatementAdmin,
 }
 
 

@@ -45,6 +45,13 @@ SENTENCES = (
     gettext_noop("%(listener)s was not told %(event)s of %(order)s: %(words)s"),
     gettext_noop("message pending"),
     gettext_noop("message skipped"),
+    # Statements.
+    gettext_noop("%(account)s lists %(amount)s (minor units) for %(number)s in its statement; here it took %(ours)s."),
+    gettext_noop("%(account)s lists %(amount)s (minor units) given back under %(number)s; here it is %(state)s."),
+    gettext_noop("%(account)s lists %(amount)s (minor units) given back of %(number)s, which is no stream of ours."),
+    gettext_noop("%(number)s is done here, and the statements of %(account)s around that day do not name it."),
+    gettext_noop("The statement of %(account)s for %(day)s cannot be had or compared: %(words)s"),
+    gettext_noop("fetched and compared"),
     # Our own rows.
     gettext_noop("%(number)s took surplus money, and there is no case about it."),
     gettext_noop("%(number)s is the keeper of its order, and its row does not say so."),

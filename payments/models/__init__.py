@@ -18,6 +18,7 @@ from payonce.payments.models.records import (
     ShopMessage,
 )
 from payonce.payments.models.refund import Refund
+from payonce.payments.models.statement import StatementDay, StatementLine
 from payonce.payments.models.stream import Stream
 
 __all__ = [
@@ -32,6 +33,8 @@ __all__ = [
     "RefundsToApprove",
     "ShopMessage",
     "ShopNotTold",
+    "StatementDay",
+    "StatementLine",
     "Stream",
     "StuckRefunds",
     "SurplusMoney",

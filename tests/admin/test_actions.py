@@ -1,6 +1,7 @@
 """What an operator does goes through the one step, once, and never on what has changed."""
 
 import threading
+from datetime import date
 from typing import Any
 
 import pytest
@@ -8,10 +9,11 @@ from django.contrib.admin.models import LogEntry
 from django.db import connections
 from django.test import Client
 
-from payonce.channels.messages import CloseAnswer, CloseState, Known, RefundView, Unknown
+from payonce.channels.messages import CloseAnswer, CloseState, Known, RefundView, StatementLine, Unknown
 from payonce.channels.messages import RefundState as Answer
+from payonce.orders.locks import read_clock
 from payonce.orders.models import Event
-from payonce.payments.models import Discrepancy, Notification, Refund, ShopMessage, Stream
+from payonce.payments.models import Discrepancy, Notification, Refund, ShopMessage, StatementDay, Stream
 from payonce.payments.refund import request_refund, run_refund
 from payonce.payments.statuses import (
     DiscrepancyKind,
@@ -493,3 +495,27 @@ def test_a_locked_order_is_told_as_busy(operator: Any, settings: Any) -> None:
 
 def test_an_unknown_action_is_not_found(superuser: Client) -> None:
     assert superuser.get(action_of(open_order(), "explode")).status_code == 404
+
+
+# Statements.
+
+
+def test_a_statement_is_fetched_and_compared_again_by_one_click(operator: Any) -> None:
+    ScriptedChannel.overrides["scripted_a"] = {"statement": True}
+    stream = paid_stream()
+    line = StatementLine("payment", stream.number, "other", stream.amount_minor, stream.currency, read_clock())
+    ScriptedChannel.answers["scripted_a", "statement"].append(Known((line,)))
+    answer_paid(stream, reference=stream.channel_reference)
+    day = StatementDay.objects.create(account="scripted_a", day=date(2026, 3, 1), created_at=read_clock())
+    response = confirm(operator("Support", "sue"), day, "compare")
+    assert "Compared: 1 lines, 1 differences." in texts(response)
+    assert Discrepancy.objects.get().kind == DiscrepancyKind.SECOND_CAPTURE
+    assert LogEntry.objects.get().user.username == "sue"
+    ScriptedChannel.answers["scripted_a", "statement"].append(Unknown("time-out"))
+    response = confirm(operator("Support", "tim"), day, "compare")
+    assert "tried again: time-out" in texts(response)
+
+
+def test_a_statement_of_an_account_that_is_gone_cannot_be_fetched(operator: Any) -> None:
+    day = StatementDay.objects.create(account="gone", day=date(2026, 3, 1), created_at=read_clock())
+    assert "channel has no statements" in operator("Support").get(page_of(day)).content.decode()
