@@ -9,7 +9,7 @@ import pytest
 from payonce.channels import registry
 from payonce.channels.sandbox.testing import RunningSandbox, serve_in_thread
 from payonce.orders.models import Order
-from payonce.payments import cache, close, poll
+from payonce.payments import cache, close, poll, statements
 from payonce.payments.models import Discrepancy, Notification, Refund, Stream
 from payonce.payments.pay import PayCode, pay_order
 from payonce.payments.refund import request_refund, retry_refund, run_refund
@@ -360,3 +360,31 @@ def test_a_switch_over_of_keys_loses_no_notification(settings: Any, bank: Runnin
     registry.reset()
     assert bank.control.send_notification(stream.number)[0].startswith("204")
     assert state_of(order) == ("PAID", stream.number)
+
+
+def test_money_that_a_person_gave_back_at_wechat_pay_is_seen_in_its_bill(bank: RunningSandbox, clock: Clock) -> None:
+    """M1: a query never says how much was given back there, so the bill is the only witness."""
+    order, other = open_order(), open_order()
+    stream, ours = click(order), click(other)
+    for each in (stream, ours):
+        assert bank.control.pay(each.number).ok
+        told(bank, each)
+    request_refund(ours.number, 400, reason="requested_by_customer", by="ann")
+    run_refund(Refund.objects.get().number)
+    bank.control.outside_refund(stream.number, 300)
+    poll.poll_stream(stream.number, by="system:poll")
+    assert not Discrepancy.objects.exists()
+    try:
+        for days in (1, 2):
+            clock.advance(86_400)
+            bank.control.advance_clock(86_400)
+            bank.control.set_skew("wx", -86_400.0 * days)
+            statements.plan_days()
+            for day in statements.unfinished(["wx"]):
+                statements.carry_on(day)
+    finally:
+        bank.control.set_clock(0)
+        bank.control.set_skew("wx", 0)
+    case = Discrepancy.objects.get(kind="outside_refund")
+    assert (case.subject, case.amount_minor, case.state) == (stream.number, 300, "OPEN")
+    assert not Discrepancy.objects.filter(subject__in=[ours.number, Refund.objects.get().number]).exists()
