@@ -14,12 +14,16 @@ Expectation = Callable[[World], str]
 
 @dataclass(frozen=True)
 class Scenario:
-    """A story, and what must have come of it once everybody tried again. `is_told` False: every notification is lost."""
+    """A story, and what must have come of it once everybody tried again.
+
+    `is_told` False: every notification is lost. `is_listed`: healing goes on for the days that statements need.
+    """
 
     name: str
     steps: tuple[Step, ...]
     expects: Expectation
     is_told: bool = True
+    is_listed: bool = False
     settings: dict[str, Any] = field(default_factory=dict)
 
 
@@ -242,6 +246,12 @@ _ALL = (
     Scenario(
         "second-capture", (*PAID, bank_takes_again("blue"), tell(), REFUNDS, tell(again=True)),
         ends("PAID", PRICE, succeeded=2),
+    ),
+    Scenario(
+        "statement",
+        (place(), pay("blue"), bank_takes("blue"), wait(3), sweep("poll", "publish"), bank_takes_again("blue"),
+         sweep("statement"), wait(172_800), sweep("statement"), REFUNDS),
+        ends("PAID", PRICE, succeeded=2), is_told=False, is_listed=True,
     ),
     Scenario(
         "our-capture", (place(), pay("gold"), bank_takes("gold"), wait(4), sweep("poll"), tell(), sweep("publish")),

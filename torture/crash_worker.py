@@ -139,6 +139,7 @@ def _after(world: World, scenario: Scenario, resumed: int | None) -> dict[str, A
     """The new process: time has passed, the clients may go on at the step that died, and the sweeps run until rest."""
     world.wake_up()
     world.is_told = scenario.is_told  # a bank repeats what was not acknowledged
+    world.is_listed = scenario.is_listed
     with changed_settings(**scenario.settings):
         world.advance(LEASE_SECONDS)
         if resumed is not None:

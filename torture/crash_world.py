@@ -43,6 +43,7 @@ VACUUM_EVERY = 50
 KICK_SECONDS = 2.0
 TABLES = (
     "payonce_event", "payonce_shop_message", "payonce_discrepancy", "payonce_refund", "payonce_stream", "payonce_order",
+    "payonce_statement_line", "payonce_statement_day",
     "payonce_notification", "payonce_idempotency", "payonce_channel_state", "payonce_test_clock",
 )  # fmt: skip
 CLEAR = "SET LOCAL session_replication_role = replica; " + "; ".join(f"DELETE FROM {table}" for table in TABLES)
@@ -53,6 +54,7 @@ SELECT extract(epoch FROM min(at) - payonce_now())::float8 FROM (
     UNION ALL SELECT min(next_try_at) FROM payonce_refund WHERE state IN ('REQUESTED', 'SUBMITTED', 'UNKNOWN', 'ATTENTION')
     UNION ALL SELECT min(approval_expires_at) FROM payonce_refund WHERE state = 'AWAITING_APPROVAL'
     UNION ALL SELECT min(greatest(next_try_at, lease_until)) FROM payonce_shop_message WHERE state = 'PENDING'
+    UNION ALL SELECT min(next_try_at) FROM payonce_statement_day
     UNION ALL SELECT min(next_try_at) FROM payonce_notification WHERE state = 'RECEIVED') AS due
 """
 LOOK = " UNION ALL ".join(f"SELECT string_agg(t::text, ' ' ORDER BY t::text) FROM {table} t" for table in TABLES)
@@ -85,6 +87,7 @@ class World:
         self.control = control
         self.offset = 0.0
         self.is_told = True
+        self.is_listed = False
         self.acknowledged: set[str] = set()
         self._clients: dict[int, Any] = {}
         self._session: psycopg.Connection[Any] | None = None
@@ -292,11 +295,16 @@ class World:
         """Sweeps run and time passes until nothing is due. Returns what goes wrong: it never comes to rest."""
         from django.db import connection
 
+        for _ in range(4 if self.is_listed and until_rest else 0):
+            self.sweep("statement")
+            self.advance(86_400)
         step = 2.0
         for _ in range(ROUNDS_MAX):
             if self.is_told:
                 self.deliver()
             self.sweep()
+            if self.is_listed:
+                self.sweep("statement")
             with connection.cursor() as cursor:
                 cursor.execute(DUE)
                 due = cursor.fetchone()[0]

@@ -19,7 +19,7 @@ LOOK_SECONDS = 1.0
 READ_ON_AT_ONCE = 15
 DUE_SOON = """
 SELECT 'stream ' || s.number || ' ' || s.state || ' next ' || COALESCE(next_check_at::text, '-') FROM payonce_stream s
-    WHERE next_check_at <= payonce_now() + %(soon)s * interval '1 second'
+    WHERE next_check_at <= payonce_now() + CASE s.state WHEN 'CLOSED' THEN 10 ELSE %(soon)s END * interval '1 second'
 UNION ALL SELECT 'order ' || number || ' ' || state || ' next ' || COALESCE(next_expiry_at::text, '-') FROM payonce_order o
     WHERE state = 'OPEN' OR (state <> 'CLOSING' AND next_expiry_at <= payonce_now() + %(soon)s * interval '1 second')
         OR (state = 'CLOSING' AND NOT EXISTS (SELECT 1 FROM payonce_discrepancy d JOIN payonce_stream s ON s.id = d.stream_id
@@ -27,7 +27,8 @@ UNION ALL SELECT 'order ' || number || ' ' || state || ' next ' || COALESCE(next
 UNION ALL SELECT 'refund ' || number || ' ' || state || ' next ' || COALESCE(next_try_at::text, '-') FROM payonce_refund
     WHERE state IN ('REQUESTED', 'SUBMITTED', 'UNKNOWN') AND next_try_at <= payonce_now() + %(soon)s * interval '1 second'
 """
-"""An order waits for ever around a bank that never decides, but a person was told."""
+"""A closed stream is finished: that it is looked at once more at the ladder's next rung, minutes later, is no work that was left. An order
+waits for ever around a bank that never decides, but a person was told."""
 UNANSWERED = """
 SELECT 'stream ' || account || ' ' || number || ' ' || state || ' answered ' || COALESCE(last_answer_at::text, '-')
     FROM payonce_stream WHERE state = 'CREATED' OR (state IN ('PENDING', 'PROCESSING', 'CAPTURING', 'CLOSING')

@@ -68,7 +68,8 @@ NOON = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0)
 """When every story begins: a day's budget never ends by chance in the middle of one."""
 TABLES = (
     "payonce_event", "payonce_shop_message", "payonce_discrepancy", "payonce_refund", "payonce_notification",
-    "payonce_idempotency", "payonce_channel_state", "payonce_stream", "payonce_order",
+    "payonce_idempotency", "payonce_channel_state", "payonce_statement_line", "payonce_statement_day", "payonce_stream",
+    "payonce_order",
 )  # fmt: skip
 NEXT_DUE = """
 SELECT min(at) - payonce_now() AS wait FROM (
@@ -76,6 +77,7 @@ SELECT min(at) - payonce_now() AS wait FROM (
     UNION ALL SELECT next_expiry_at FROM payonce_order
     UNION ALL SELECT approval_expires_at FROM payonce_refund WHERE state = 'AWAITING_APPROVAL'
     UNION ALL SELECT next_try_at FROM payonce_notification WHERE state = 'RECEIVED'
+    UNION ALL SELECT next_try_at FROM payonce_statement_day
     UNION ALL SELECT greatest(m.next_try_at, m.lease_until) FROM payonce_shop_message m WHERE m.state = 'PENDING'
         AND NOT EXISTS (SELECT 1 FROM payonce_shop_message o WHERE o.order_id = m.order_id AND o.listener = m.listener
             AND o.sequence < m.sequence AND o.state = 'PARKED')

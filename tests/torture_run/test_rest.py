@@ -53,6 +53,13 @@ def test_in_a_plain_run_nothing_may_be_due_soon(private, database) -> None:
     assert len(unfinished(private.url)) == 1
 
 
+@pytest.mark.parametrize(("due", "is_at_rest"), [("- interval '1 second'", False), ("+ interval '30 seconds'", True)])
+def test_a_closed_stream_waits_for_the_next_rung_but_not_when_it_is_due(private, database, due, is_at_rest) -> None:
+    put_stream(database, "CLOSED", AFTER)
+    database.execute(f"UPDATE payonce_stream SET next_check_at = payonce_now() {due}".encode())
+    assert (unfinished(private.url) == []) is is_at_rest
+
+
 @pytest.mark.parametrize(
     ("around", "kind", "case", "is_at_rest"),
     [("PROCESSING", "stream_unclear", "OPEN", True), ("PROCESSING", "stream_unclear", "RESOLVED", False),
