@@ -55,8 +55,7 @@ def run_due(limit: int = 10) -> int:
 def plan_days() -> int:
     """A row for each day that is over since the last one, of each account whose channel has statements. The first is yesterday's."""
     using = get_settings().DATABASE
-    at = clock.read_now()
-    last = (at - READY_AFTER).date()
+    at, last = clock.read_now(), last_day()
     known = dict(StatementDay.objects.using(using).values_list("account").annotate(Max("day")))
     rows = [
         StatementDay(account=account, day=day, next_try_at=at, created_at=at)
@@ -65,6 +64,11 @@ def plan_days() -> int:
     ]
     StatementDay.objects.using(using).bulk_create(rows, ignore_conflicts=True)
     return len(rows)
+
+
+def last_day() -> date:
+    """The newest day that is over."""
+    return (clock.read_now() - READY_AFTER).date()
 
 
 def accounts_with_statements() -> list[str]:
@@ -168,7 +172,7 @@ def _try_later(row: StatementDay, why: str) -> None:
     using, at = get_settings().DATABASE, clock.read_now()
     row.next_try_at, row.last_answer = at + timedelta(seconds=TRY_SECONDS), why[:200]
     row.save(using=using, update_fields=["next_try_at", "last_answer"])
-    if (at - READY_AFTER).date() - row.day < TELL_AFTER:
+    if last_day() - row.day < TELL_AFTER:
         return
     summary = f"The statement of {row.account} for {row.day} cannot be had or compared: {row.last_answer}"
     case = cases.new_alone(DiscrepancyKind.STATEMENT, row.account, row.day.isoformat(), summary, at)

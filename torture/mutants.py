@@ -42,7 +42,7 @@ from torture.sabotage import CHECKOUT
 MODULES = (
     "payments/transitions/streams.py", "payments/transitions/refunds.py", "payments/transitions/cases.py", "orders/transitions.py",
     "payments/settle.py", "payments/surplus.py", "payments/refund_answer.py", "payments/refund.py", "payments/refund_run.py",
-    "payments/policy.py", "payments/locks.py", "payments/cache.py",
+    "payments/policy.py", "payments/locks.py", "payments/cache.py", "payments/statement_check.py",
 )  # fmt: skip
 TESTS = ("tests/path", "tests/payments", "tests/orders", "tests/found")
 MORE_TESTS = ("tests/concurrency", "tests/api", "tests/admin", "tests/cost")

@@ -34,10 +34,10 @@ class Command(DatabaseCommand):
         """Carry each day on, tell what it came to."""
         accounts = _accounts(options["accounts"])
         days = [_day(text) for text in options["day"]]
+        statements.plan_days()
         if days:
             rows = [statements.ask_again(account, day) for day in sorted(days) for account in accounts]
         else:
-            statements.plan_days()
             rows = statements.unfinished(accounts)
         done = []
         for row in rows:
@@ -71,9 +71,13 @@ def _accounts(names: list[str]) -> list[str]:
 
 def _day(text: str) -> date:
     try:
-        return date.fromisoformat(text)
+        day = date.fromisoformat(text)
     except ValueError:
         raise CommandError(f'"{text}" is no day: write it as 2026-01-31.', returncode=EXIT_USAGE) from None
+    last = statements.last_day()
+    if day > last:
+        raise CommandError(f"{day} is not over yet: the newest day that can be had is {last}.", returncode=EXIT_USAGE)
+    return day
 
 
 def _line(row: StatementDay) -> str:
