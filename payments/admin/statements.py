@@ -42,15 +42,7 @@ COMPARE = Action(
 class StatementAdmin(ConsoleAdmin):
     """Days, newest first."""
 
-    list_display = (
-        "shown_day",
-        "account",
-        "shown_state",
-        "line_count",
-        "difference_count",
-        "foreign_count",
-        "last_answer",
-    )
+    list_display = ("shown_day", "account", "shown_state", "line_count", "difference_count", "foreign_count")
     list_filter = ("account",)
     ordering = ("-day",)
     sortable_by = ()

@@ -463,6 +463,11 @@ def test_the_command_fetches_a_day_again_and_exits_with_1_when_something_differs
     assert Discrepancy.objects.get().subject == stream.number
 
 
+def test_an_old_day_does_not_bring_all_the_days_since(channel, clock):
+    command("--day", "2026-03-01")
+    assert StatementDay.objects.count() == 2  # and yesterday's, which was due
+
+
 def test_the_command_says_what_cannot_be_had_yet(channel, clock):
     channel.answers[ACCOUNT, "statement"].append(Refused(RefusedKind.THROTTLED, "NO_BILL", "later"))
     said, status = command("--day", "2026-03-01")
@@ -479,6 +484,7 @@ def test_the_command_says_what_cannot_be_had_yet(channel, clock):
         ),
         (["--day", "2026-13-01"], '"2026-13-01" is no day'),
         (["--day", "yesterday"], '"yesterday" is no day'),
+        (["--day", "2999-01-01"], "2999-01-01 is not over yet: the newest day that can be had is "),
     ],
 )
 def test_the_command_refuses_what_it_does_not_understand(channel, arguments, said):
