@@ -65,7 +65,7 @@ def _rows(text: str) -> Iterator[dict[str, str]]:
                 names = [cell.replace("（", "(").replace("）", ")") for cell in row]
                 if missing := [name for name in COLUMNS if names.count(name) != 1]:
                     raise MalformedError(f"column {missing[0]}")
-            elif len(row) < len(names):
+            elif len(row) < len(names) or any("\n" in cell for cell in row):  # a quotation mark swallowed a line
                 raise MalformedError("row")
             else:
                 yield dict(zip(names, row, strict=False))
@@ -90,4 +90,5 @@ def _line(row: Mapping[str, str]) -> StatementLine:
         at=moment_of(row, DONE_AT),
         state="DONE" if is_refund else "PAID",
         payment_number=number if is_refund else "",
+        payment_reference=text_of(row, TRADE_NO) if is_refund else "",
     )

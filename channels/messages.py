@@ -289,7 +289,7 @@ class StatementLine:
 
     `kind` is payment or refund; `number` is ours (the stream's, or the refund's), where the channel repeats it. A payment
     has the amount and currency that a query of it names, and its `channel_reference`, which is empty where the statement
-    knows the payment by another one. `state` is the channel's own word;
+    knows the payment by another one; a refund's line has it as `payment_reference`. `state` is the channel's own word;
     `came_to` says what a refund came to by then. `payment_number` is the stream's number
     in a refund's line.
     """
@@ -303,6 +303,7 @@ class StatementLine:
     state: str = ""
     payment_number: str = ""
     came_to: RefundState = RefundState.DONE
+    payment_reference: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from payonce.channels.keys import KeyTextError, load_certificate, load_public_key, verify_rsa
-from payonce.channels.messages import Notice, PaymentState, PaymentView, RefundView, StatementLine
+from payonce.channels.messages import Notice, PaymentState, PaymentView, RefundState, RefundView, StatementLine
 from payonce.channels.paypal_wire import (
     DECIMALS,
     MalformedError,
@@ -39,6 +39,10 @@ _SIGNED_AMOUNT = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,3})?")
 # Transaction event codes: T00xx are payments received, T1107 is a refund by the merchant.
 _PAYMENT_CODES = re.compile(r"T00[0-9]{2}")
 _REFUND_CODE = "T1107"
+_CAME_TO = {
+    "payment": {"S": RefundState.DONE, "V": RefundState.DONE},  # V: done, and all of it was given back since
+    "refund": {"S": RefundState.DONE, "P": RefundState.IN_PROGRESS},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,15 +203,24 @@ def _line(info: Any) -> StatementLine | None:
         raise MalformedError("transaction_info")
     code, status = read_text(info, "transaction_event_code"), read_text(info, "transaction_status")
     kind = "refund" if code == _REFUND_CODE else "payment" if _PAYMENT_CODES.fullmatch(code) else ""
-    if not kind or status != "S":
+    came_to = _CAME_TO[kind].get(status) if kind else None
+    if came_to is None:
         return None
+    ours = read_text(info, "custom_field", optional=True)
+    if not ours and _currency(info) not in DECIMALS:
+        return None  # somebody else's, in a currency that none of ours can have
     minor, currency = _signed_amount(info.get("transaction_amount"))
     # A query names the order, a statement the capture: the two cannot be compared.
     reference = read_text(info, "transaction_id")
     return StatementLine(
-        kind, read_text(info, "custom_field", optional=True), reference if kind == "refund" else "", abs(minor), currency,
-        read_moment(info.get("transaction_initiation_date")), status, read_text(info, "invoice_id", optional=True),
+        kind, ours, reference if kind == "refund" else "", abs(minor), currency, read_moment(info.get("transaction_initiation_date")),
+        status, read_text(info, "invoice_id", optional=True), came_to,
     )  # fmt: skip
+
+
+def _currency(info: dict[str, Any]) -> Any:
+    money = info.get("transaction_amount")
+    return money.get("currency_code") if isinstance(money, dict) else None
 
 
 def _signed_amount(money: Any) -> tuple[int, str]:

@@ -89,13 +89,18 @@ def _line(values: dict[str, str]) -> StatementLine | None:
         if values["交易状态"] == "SUCCESS":
             return StatementLine("payment", values["商户订单号"], values["微信订单号"], _fen(values["订单金额"]), currency,
                                  at, "SUCCESS")  # fmt: skip
-        if values["商户退款单号"] in {"", "0"}:
+        number, reference = (_unless_zero(values[name]) for name in ("商户退款单号", "微信退款单号"))
+        if not number and not reference:
             return None
-        return StatementLine("refund", values["商户退款单号"], values["微信退款单号"], _fen(values["申请退款金额"]),
+        return StatementLine("refund", number, reference, _fen(values["申请退款金额"]),
                              currency, at, values["退款状态"], values["商户订单号"],
-                             _CAME_TO.get(values["退款状态"], RefundState.IN_PROGRESS))  # fmt: skip
+                             _CAME_TO.get(values["退款状态"], RefundState.IN_PROGRESS), values["微信订单号"])  # fmt: skip
     except KeyError as error:
         raise MalformedError(f"bill: no column {error.args[0]}") from None
+
+
+def _unless_zero(text: str) -> str:
+    return "" if text == "0" else text
 
 
 def _fen(yuan: str) -> int:

@@ -4,20 +4,22 @@ Where a line and our rows differ, the channel is asked about the payment first, 
 still differs is a case for a person; money under a second reference becomes a surplus stream, so that it can be refunded.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
+from functools import partial
 from typing import Any
 
+from payonce.channels import registry
+from payonce.channels.errors import ChannelError
 from payonce.channels.messages import Known, PaymentState, PaymentView, RefundView
 from payonce.channels.messages import RefundState as Answer
 from payonce.orders.conf import get_settings
 from payonce.payments import clock, flight, poll, refund_answer
-from payonce.payments.call import capabilities_of
 from payonce.payments.flight import Statement
 from payonce.payments.locks import Work, under_lock
 from payonce.payments.models import Discrepancy, StatementDay, StatementLine, Stream
 from payonce.payments.refund_run import follow_up
-from payonce.payments.settle import adopt_second_capture
+from payonce.payments.settle import adopt_second_capture, moved_minor
 from payonce.payments.statuses import (
     TRIED_REFUND_STATES,
     Confirmation,
@@ -30,60 +32,93 @@ from payonce.payments.transitions import cases
 BY = "system:statement"
 REFUND_DAYS = 14
 """How long a refund may take from our asking to its line: a channel may list it once the buyer's bank has it."""
-CREATED_BEFORE = timedelta(days=40)
-"""How long before its payment a stream may have been made: only bounds the search."""
+LATE_DAYS = 3
+"""A payment is looked for when its day is compared, and for so long before: money may become known late, and days may come late."""
+STRANGERS_MAX = 20
+"""More lines than these about numbers of ours that nobody here knows are one case together: another installation uses the account."""
+OF_A_NUMBER = (
+    "l.account = s.account AND l.kind = 'payment' AND l.number IN (s.number, s.origin_number) AND l.number <> ''"
+)
 DIFFERENT_PAYMENTS = """
 id IN (SELECT l.id FROM payonce_statement_line l WHERE l.statement_id = %s AND l.kind = 'payment'
+AND (starts_with(l.number, %s) OR EXISTS (SELECT 1 FROM payonce_stream s WHERE s.number = l.number) OR EXISTS (
+    SELECT 1 FROM payonce_stream s WHERE s.account = l.account AND s.channel_reference = l.channel_reference))
 AND NOT EXISTS (
     SELECT 1 FROM payonce_stream s WHERE s.account = l.account AND s.channel_reference = l.channel_reference
     AND s.state = 'SUCCEEDED' AND s.captured_minor = l.amount_minor AND s.captured_currency = l.currency
 ) AND NOT EXISTS (
-    SELECT 1 FROM payonce_stream s WHERE s.account = l.account AND s.number = l.number
+    SELECT 1 FROM payonce_stream named JOIN payonce_stream s ON s.order_id = named.order_id
+    WHERE named.number = l.number AND s.account = l.account AND l.number IN (s.number, s.origin_number)
     AND (l.channel_reference = '' OR COALESCE(s.channel_reference, '') = '')
     AND s.state = 'SUCCEEDED' AND s.captured_minor = l.amount_minor AND s.captured_currency = l.currency
-    AND (SELECT count(DISTINCT m.at) FROM payonce_statement_line m
-         WHERE m.account = l.account AND m.number = l.number AND m.kind = 'payment')
+    AND (SELECT count(DISTINCT m.at) FROM payonce_statement_line m WHERE m.account = l.account AND m.kind = 'payment'
+         AND m.number = l.number AND m.amount_minor = l.amount_minor AND m.currency = l.currency)
         <= (SELECT count(*) FROM payonce_stream t WHERE t.order_id = s.order_id AND t.state = 'SUCCEEDED'
-            AND l.number IN (t.number, t.origin_number))
+            AND t.account = l.account AND l.number IN (t.number, t.origin_number)
+            AND t.captured_minor = l.amount_minor AND t.captured_currency = l.currency)
 )) ORDER BY id
 """
-"""A line agrees with a stream by its reference; where it has none, by its number, if there are as many streams as lines."""
+"""A line agrees with a stream by its reference; where it has none, by its number, if there are as many streams as lines of the amount.
+
+Lines about other people's numbers are left out.
+"""
 DIFFERENT_REFUNDS = """
 id IN (SELECT l.id FROM payonce_statement_line l WHERE l.statement_id = %s AND l.kind = 'refund'
+AND (starts_with(l.payment_number, %s) OR EXISTS (SELECT 1 FROM payonce_stream s WHERE s.number = l.payment_number)
+    OR EXISTS (SELECT 1 FROM payonce_stream s WHERE s.account = l.account AND s.channel_reference = l.payment_reference)
+    OR EXISTS (SELECT 1 FROM payonce_refund r WHERE r.number = l.number))
 AND NOT EXISTS (
     SELECT 1 FROM payonce_refund r JOIN payonce_stream s ON s.id = r.stream_id
     WHERE r.number = l.number AND s.account = l.account AND (
-        (l.came_to = 'DONE' AND r.state IN ('SUCCEEDED', 'RETURNED') AND r.amount_minor = l.amount_minor AND r.currency = l.currency)
-        OR (l.came_to = 'FAILED' AND r.state <> 'SUCCEEDED')
-        OR l.came_to NOT IN ('DONE', 'FAILED')
+        (l.came_to = 'FAILED' AND r.state <> 'SUCCEEDED')
+        OR (l.came_to NOT IN ('DONE', 'FAILED') AND r.state IN ('SUBMITTED', 'UNKNOWN', 'ATTENTION', 'SUCCEEDED', 'RETURNED'))
+        OR (l.came_to = 'DONE' AND r.state IN ('SUCCEEDED', 'RETURNED') AND r.currency = l.currency AND r.amount_minor = (
+            SELECT sum(part.amount_minor) FROM (SELECT DISTINCT m.at, m.amount_minor, m.channel_reference FROM payonce_statement_line m
+                WHERE m.account = l.account AND m.kind = 'refund' AND m.number = l.number AND m.came_to = 'DONE') AS part))
     )
 )) ORDER BY id
 """
-MISSING_PAYMENTS = """
-SELECT s.number FROM payonce_stream s WHERE s.state = 'SUCCEEDED' AND s.account = %s
-AND COALESCE(s.paid_at, s.succeeded_at) >= %s AND COALESCE(s.paid_at, s.succeeded_at) < %s AND s.created_at > %s
-AND NOT EXISTS (SELECT 1 FROM payonce_statement_line l WHERE l.account = s.account AND l.kind = 'payment'
-    AND l.number = CASE s.origin_number WHEN '' THEN s.number ELSE s.origin_number END)
-AND NOT EXISTS (SELECT 1 FROM payonce_statement_line l WHERE l.account = s.account AND l.kind = 'payment'
-    AND l.channel_reference = s.channel_reference AND l.channel_reference <> '')
-AND NOT EXISTS (SELECT 1 FROM payonce_discrepancy d WHERE d.kind = 'statement' AND d.subject = s.number)
-ORDER BY s.id
+FOREIGN = """
+SELECT count(*) FROM payonce_statement_line l WHERE l.statement_id = %s
+AND NOT starts_with(CASE l.kind WHEN 'payment' THEN l.number ELSE l.payment_number END, %s)
+AND NOT EXISTS (SELECT 1 FROM payonce_stream s WHERE s.number = CASE l.kind WHEN 'payment' THEN l.number ELSE l.payment_number END)
+AND NOT EXISTS (SELECT 1 FROM payonce_stream s WHERE s.account = l.account
+    AND s.channel_reference = CASE l.kind WHEN 'payment' THEN l.channel_reference ELSE l.payment_reference END)
+AND NOT EXISTS (SELECT 1 FROM payonce_refund r WHERE r.number = l.number AND l.kind = 'refund')
 """
-MISSING_REFUNDS = """
-SELECT r.number FROM payonce_refund r JOIN payonce_stream s ON s.id = r.stream_id
-WHERE r.state = 'SUCCEEDED' AND s.account = %s AND r.first_sent_at >= %s AND r.first_sent_at < %s
-AND NOT EXISTS (SELECT 1 FROM payonce_statement_line l WHERE l.account = s.account AND l.kind = 'refund' AND l.number = r.number)
-AND NOT EXISTS (SELECT 1 FROM payonce_discrepancy d WHERE d.kind = 'statement' AND d.subject = r.number)
-ORDER BY r.id
-"""
+HERE = (
+    "(SELECT count(*) FROM payonce_statement_day d WHERE d.account = s.account AND d.fetched_at IS NOT NULL"
+    " AND d.day BETWEEN ({at} AT TIME ZONE 'UTC')::date - 1 AND ({at} AT TIME ZONE 'UTC')::date + {after}) = {after} + 2"
+)
+"""Are all statements here that could name it? Calendars differ by a day."""
+TOLD = " AND NOT EXISTS (SELECT 1 FROM payonce_discrepancy d WHERE d.kind = 'statement' AND d.subject = {})"
+MISSING_PAYMENTS = (
+    "SELECT s.number FROM payonce_stream s WHERE s.state = 'SUCCEEDED' AND s.account = %s AND s.succeeded_at >= %s"
+    f" AND NOT EXISTS (SELECT 1 FROM payonce_statement_line l WHERE {OF_A_NUMBER})"
+    " AND NOT EXISTS (SELECT 1 FROM payonce_statement_line l WHERE l.account = s.account AND l.kind = 'payment'"
+    " AND l.channel_reference = s.channel_reference AND l.channel_reference <> '')"
+    " AND "
+    + HERE.format(at="COALESCE(s.paid_at, s.succeeded_at)", after=1)
+    + TOLD.format("s.number")
+    + " ORDER BY s.id"
+)
+MISSING_REFUNDS = (
+    "SELECT r.number FROM payonce_refund r JOIN payonce_stream s ON s.id = r.stream_id"
+    " WHERE r.state = 'SUCCEEDED' AND s.account = %s AND r.first_sent_at >= %s"
+    " AND NOT EXISTS (SELECT 1 FROM payonce_statement_line l WHERE l.account = s.account AND l.kind = 'refund' AND l.number = r.number)"
+    " AND " + HERE.format(at="r.first_sent_at", after=REFUND_DAYS) + TOLD.format("r.number") + " ORDER BY r.id"
+)
 UNKNOWN_REFUNDS = """
 SELECT COALESCE(sum(amount), 0) FROM (
     SELECT max(l.amount_minor) AS amount FROM payonce_statement_line l
-    WHERE l.account = %s AND l.kind = 'refund' AND l.came_to <> 'FAILED' AND l.payment_number = %s
+    WHERE l.account = %s AND l.kind = 'refund' AND l.came_to <> 'FAILED' AND (l.payment_number = %s OR l.payment_reference = %s)
     AND NOT EXISTS (SELECT 1 FROM payonce_refund r JOIN payonce_stream s ON s.id = r.stream_id
         WHERE r.number = l.number AND s.account = l.account)
-    GROUP BY l.number, l.channel_reference
+    GROUP BY l.number, l.channel_reference, l.at
 ) AS each
+"""
+REFUND_OF_OURS = """
+SELECT 1 FROM payonce_refund r JOIN payonce_stream s ON s.id = r.stream_id WHERE r.number = %s AND s.account = %s
 """
 
 
@@ -99,40 +134,53 @@ class Compared:
     foreign: int = 0
 
 
+@dataclass
+class _Look:
+    """One comparison: what was asked already, what was not answered, and lines about numbers that nobody here knows."""
+
+    row: StatementDay
+    asked: dict[str, bool] = field(default_factory=dict)
+    unanswered: list[str] = field(default_factory=list)
+    strangers: int = 0
+
+
 def compare(row: StatementDay) -> Compared:
-    """Compare a fetched day with our rows. Safe to run again. Raises NotAnswered, and what `under_lock` raises."""
-    asked: set[str] = set()
-    judged = [_judge_payment(line, asked) for line in _lines(DIFFERENT_PAYMENTS, row)]
-    judged += [_judge_refund(line) for line in _lines(DIFFERENT_REFUNDS, row)]
-    return Compared(judged.count(True) + _tell_missing(row), judged.count(False))
+    """Compare a fetched day with our rows. Safe to run again. Raises NotAnswered at its end, and what `under_lock` raises."""
+    using, prefix, look = get_settings().DATABASE, get_settings().NUMBER_PREFIX, _Look(row)
+    compared = Compared()
+    for condition, judge in ((DIFFERENT_PAYMENTS, _judge_payment), (DIFFERENT_REFUNDS, _judge_refund)):
+        rows = flight.fly([flight.select(StatementLine, condition, [row.pk, prefix])], using)[0]
+        compared.differences += sum(judge(look, flight.load(StatementLine, found, using)) for found in rows)
+    _tell_strangers(look)
+    compared.differences += _tell_missing(row)
+    compared.foreign = int(flight.fly([Statement(FOREIGN, [row.pk, prefix])], using)[0][0][0])
+    if look.unanswered:
+        raise NotAnswered(f"no answer about {', '.join(look.unanswered[:5])}")
+    return compared
 
 
-def _lines(condition: str, row: StatementDay) -> list[StatementLine]:
-    using = get_settings().DATABASE
-    rows = flight.fly([flight.select(StatementLine, condition, [row.pk])], using)[0]
-    return [flight.load(StatementLine, found, using) for found in rows]
+# --- lines ---
 
 
-def _judge_payment(line: StatementLine, asked: set[str]) -> bool:
-    """Ask about the payment, once; what still differs becomes a case. False for one that is nobody's here."""
-    number = _stream_of(line, line.number)
+def _judge_payment(look: _Look, line: StatementLine) -> bool:
+    """Ask about the payment, once; what still differs becomes a case. False for one that is not ours to judge."""
+    number = _stream_of(line.account, line.number, line.channel_reference)
     if not number:
-        return _is_orphan(line, line.number, f"{line.number}/{line.channel_reference}")
-    if number not in asked:
-        _ask(number)
-        asked.add(number)
+        return _judge_stranger(look, line, line.number)
+    if not _ask(look, number):
+        return True
 
     def decide(work: Work) -> None:
-        stream = work.stream(number)
         if _is_settled(work, line):
             return
+        stream = _named(work, line, number)
         if _is_second(line, stream):
             adopt_second_capture(work, stream, _view(line, stream), Confirmation.STATEMENT, automatic=False)
             follow_up(work)
             return
         ours = f"{stream.captured_minor} {stream.captured_currency or stream.currency}"
-        cases.open_case(
-            work, DiscrepancyKind.STATEMENT, stream.number,
+        _open_once(
+            work, stream.number,
             f"{line.account} lists {line.amount_minor} {line.currency} (minor units) for {stream.number} in its statement;"
             f" here it took {ours}.",
             stream=stream, amount_minor=line.amount_minor, currency=line.currency, channel_reference=line.channel_reference,
@@ -143,20 +191,104 @@ def _judge_payment(line: StatementLine, asked: set[str]) -> bool:
     return True
 
 
+def _judge_refund(look: _Look, line: StatementLine) -> bool:
+    """A line about a refund of ours is news about it; another one is money that was given back without us."""
+    if flight.fly([Statement(REFUND_OF_OURS, [line.number, line.account])], get_settings().DATABASE)[0]:
+        under_lock(BY, lambda work: _apply_refund(work, line), refund=line.number)
+        return True
+    number = _stream_of(line.account, line.payment_number, line.payment_reference)
+    if not number:
+        return _judge_stranger(look, line, line.payment_number)
+    if line.came_to == Answer.FAILED:
+        return False
+    if not _ask(look, number):
+        return True
+    under_lock(BY, lambda work: _tell_outside(work, number), stream=number)
+    return True
+
+
+def _judge_stranger(look: _Look, line: StatementLine, number: str) -> bool:
+    """A number of ours that is no stream of the account: another account's of the same merchant, somebody else's, or a case."""
+    using = get_settings().DATABASE
+    found = list(Stream.objects.using(using).filter(number=number).values_list("account", flat=True))
+    if found and _is_same_merchant(found[0], line.account):
+        return False  # its own account's statement lists it too
+    look.strangers += 1
+    if look.strangers > STRANGERS_MAX:
+        return True
+    kind = DiscrepancyKind.ORPHAN if line.kind == "payment" else DiscrepancyKind.STATEMENT
+    text = f"{line.account} reports {line.amount_minor} {line.currency} (minor units) under {number}, which is no stream of ours."
+    if found:
+        kind, text = (
+            DiscrepancyKind.MISMATCH,
+            f"{line.account} reports {number} for itself, but it is a stream of {found[0]}.",
+        )
+    elif line.kind == "refund":
+        text = (
+            f"{line.account} lists {line.amount_minor} {line.currency} (minor units) given back of {number},"
+            " which is no stream of ours."
+        )
+    mark = line.channel_reference or (line.at.isoformat() if line.at else "")
+    _open_alone_once(kind, line.account, f"{number}/{mark}"[:128], text, line.amount_minor, line.currency)
+    return True
+
+
+def _tell_strangers(look: _Look) -> None:
+    more = look.strangers - STRANGERS_MAX
+    if more <= 0:
+        return
+    text = (
+        f"{look.row.account} lists {more} more lines of {look.row.day} under numbers like ours that nobody here knows:"
+        ' does another installation use the account? Give each its own PAYONCE["NUMBER_PREFIX"].'
+    )
+    _open_alone_once(DiscrepancyKind.STATEMENT, look.row.account, "strangers", text)
+
+
+# --- payments ---
+
+
+def _ask(look: _Look, number: str) -> bool:
+    """Did the channel answer about the stream? It is asked once in a comparison."""
+    if number not in look.asked:
+        look.asked[number] = isinstance(poll.ask(number, BY, Confirmation.STATEMENT).outcome, Known)
+        if not look.asked[number]:
+            look.unanswered.append(number)
+    return look.asked[number]
+
+
+def _stream_of(account: str, number: str, reference: str) -> str:
+    """The stream of the account that a reference, or else a number, names; empty where none does."""
+    statement = Statement(
+        "SELECT number FROM payonce_stream WHERE account = %s AND channel_reference = %s AND channel_reference <> ''"
+        " UNION ALL SELECT number FROM payonce_stream WHERE account = %s AND number = %s",
+        [account, reference, account, number],
+    )
+    rows = flight.fly([statement], get_settings().DATABASE)[0]
+    return str(rows[0][0]) if rows else ""
+
+
+def _named(work: Work, line: StatementLine, number: str) -> Stream:
+    """The stream that the line is about: by its reference, which may have become known a moment ago, or by its number."""
+    mine = [row for row in work.streams if row.account == line.account and line.channel_reference]
+    return next((row for row in mine if row.channel_reference == line.channel_reference), work.stream(number))
+
+
 def _is_second(line: StatementLine, stream: Stream) -> bool:
     """Does the line name a payment other than the one that the stream has?"""
     named = (line.channel_reference, stream.channel_reference)
-    return stream.state == StreamState.SUCCEEDED and all(named) and named[0] != named[1]
+    return all(named) and named[0] != named[1] and stream.state == StreamState.SUCCEEDED
 
 
 def _is_settled(work: Work, line: StatementLine) -> bool:
-    """Does a stream of the order agree with the line by now?"""
+    """Do the streams of the order agree with the line by now?"""
     taken = (line.amount_minor, line.currency)
-    mine = [row for row in work.streams if row.account == line.account]
+    mine = [row for row in work.streams if row.account == line.account and row.state == StreamState.SUCCEEDED]
     same = [row for row in mine if (row.captured_minor, row.captured_currency) == taken]
     if line.channel_reference:
         return any(row.channel_reference == line.channel_reference for row in same)
-    listed = StatementLine.objects.using(work.using).filter(account=line.account, kind="payment", number=line.number)
+    listed = StatementLine.objects.using(work.using).filter(
+        account=line.account, kind="payment", number=line.number, amount_minor=line.amount_minor, currency=line.currency
+    )
     named = [row for row in same if line.number in (row.number, row.origin_number)]
     return len(named) >= listed.values("at").distinct().count()
 
@@ -168,51 +300,36 @@ def _view(line: StatementLine, stream: Stream) -> PaymentView:
     )  # fmt: skip
 
 
-def _judge_refund(line: StatementLine) -> bool:
-    """A line about a refund of ours is news about it; another one is money that was given back without us."""
-    statement = Statement(
-        "SELECT r.number FROM payonce_refund r JOIN payonce_stream s ON s.id = r.stream_id WHERE r.number = %s AND s.account = %s",
-        [line.number, line.account],
-    )
-    if line.number and flight.fly([statement], get_settings().DATABASE)[0]:
-        under_lock(BY, lambda work: _apply_refund(work, line), refund=line.number)
-        return True
-    number = _stream_of(line, line.payment_number)
-    if not number:
-        return _is_orphan(line, line.payment_number, f"{line.payment_number}/{line.number or line.channel_reference}")
-    if line.came_to == Answer.FAILED:
-        return False
-    under_lock(BY, lambda work: _tell_outside(work, number), stream=number)
-    return True
+# --- refunds ---
 
 
 def _apply_refund(work: Work, line: StatementLine) -> None:
+    """A line that says done, or failed, is news as a notification is; one that cannot be so is a case."""
     refund = work.refund(line.number)
     is_same = (line.amount_minor, line.currency) == (refund.amount_minor, refund.currency)
-    if is_same and (refund.state in TRIED_REFUND_STATES or refund.state == RefundState.REJECTED):
+    is_news = line.came_to in (Answer.DONE, Answer.FAILED)
+    if is_same and is_news and (refund.state in TRIED_REFUND_STATES or refund.state == RefundState.REJECTED):
         answer = Answer(line.came_to)
         view = RefundView(refund.number, answer, line.amount_minor, line.currency, line.channel_reference)
         refund_answer.apply_view(work, refund, view)
         follow_up(work)
         return
-    cases.open_case(
-        work, DiscrepancyKind.STATEMENT, refund.number,
+    _open_once(
+        work, refund.number,
         f"{line.account} lists {line.amount_minor} {line.currency} (minor units) given back under {refund.number};"
-        f" here it is {refund.state}.",
+        f" here it is {refund.amount_minor} {refund.state}.",
         stream=work.stream_of(refund), refund=refund, amount_minor=line.amount_minor, currency=line.currency,
-        ours_minor=refund.amount_minor, was=refund.state, at=line.at,
+        was=refund.state, at=line.at,
     )  # fmt: skip
 
 
 def _tell_outside(work: Work, number: str) -> None:
-    """Money of this stream that was given back without us: asked about where a query tells, otherwise the statements' sum."""
+    """Money of this stream that was given back without us: what the query just told, or the statements' sum where that is more."""
     stream = work.stream(number)
-    capabilities = capabilities_of(stream)
-    if capabilities is None or capabilities.states_refunded:
-        stream.next_check_at = stream.nudged_at = work.at
-        return
-    statement = Statement(UNKNOWN_REFUNDS, [stream.account, stream.channel_number])
+    statement = Statement(UNKNOWN_REFUNDS, [stream.account, stream.channel_number, stream.channel_reference or "-"])
     amount = int(flight.fly([statement], work.using)[0][0][0])
+    if stream.channel_refunded_minor >= moved_minor(work, stream) + amount:
+        return
     cases.open_case(
         work, DiscrepancyKind.OUTSIDE_REFUND, stream.number,
         f"{stream.account} gave {amount} (minor units) of {stream.number} back without us.",
@@ -220,99 +337,70 @@ def _tell_outside(work: Work, number: str) -> None:
     )  # fmt: skip
 
 
-def _stream_of(line: StatementLine, number: str) -> str:
-    """The number of the stream that a payment's number or reference names on the line's account; empty where none does."""
-    statement = Statement(
-        "SELECT number FROM payonce_stream WHERE account = %s AND number = %s UNION ALL"
-        " SELECT number FROM payonce_stream WHERE account = %s AND channel_reference = %s AND channel_reference <> ''",
-        [line.account, number, line.account, line.channel_reference if line.kind == "payment" else ""],
-    )
-    rows = flight.fly([statement], get_settings().DATABASE)[0]
-    return str(rows[0][0]) if rows else ""
-
-
-def _is_orphan(line: StatementLine, number: str, subject: str) -> bool:
-    """Money under a number of ours that matches no row here is a case of its own, once; another's number is only counted."""
-    conf = get_settings()
-    if not number.startswith(conf.NUMBER_PREFIX):
-        return False
-    kind = DiscrepancyKind.ORPHAN if line.kind == "payment" else DiscrepancyKind.STATEMENT
-    what = f"{line.amount_minor} {line.currency} (minor units)"
-    text = (
-        f"{line.account} reports {what} under {number}, which is no stream of ours."
-        if line.kind == "payment"
-        else f"{line.account} lists {what} given back of {number}, which is no stream of ours."
-    )
-    known = Discrepancy.objects.using(conf.DATABASE).filter(kind=kind, account=line.account, subject=subject[:128])
-    if not known.exists():
-        case = cases.new_alone(kind, line.account, subject, text, clock.read_now(), line.amount_minor, line.currency)
-        flight.fly([flight.insert(case, "ON CONFLICT DO NOTHING")], conf.DATABASE)
-    return True
-
-
-def _ask(number: str) -> None:
-    if not isinstance(poll.ask(number, BY, Confirmation.STATEMENT).outcome, Known):
-        raise NotAnswered(f"no answer about {number}")
+# --- what no statement names ---
 
 
 def _tell_missing(row: StatementDay) -> int:
-    """Money that we have and no statement names: looked for once the days around it are all here, since calendars differ."""
-    days = StatementDay.objects.using(get_settings().DATABASE).filter(account=row.account, fetched_at__isnull=False)
-    wide = timedelta(days=REFUND_DAYS + 1)
-    near = set(days.filter(day__gte=row.day - wide, day__lte=row.day + wide).values_list("day", flat=True))
-    found = 0
-    for day in [row.day + timedelta(days=index) for index in (-1, 0, 1)]:
-        if near >= {day - timedelta(days=1), day, day + timedelta(days=1)}:
-            found += _tell_payments([row.account, *_span(day), _start(day) - CREATED_BEFORE])
-    for index in range(-1, REFUND_DAYS + 1):
-        day = row.day - timedelta(days=index)
-        if near >= {day + timedelta(days=later) for later in range(-1, REFUND_DAYS + 1)}:
-            found += _tell_refunds([row.account, *_span(day)])
-    return found
+    """Money that we have and no statement names, once every statement is here that could name it."""
+    payments = _numbers(MISSING_PAYMENTS, row.account, row.day - timedelta(days=LATE_DAYS))
+    refunds = _numbers(MISSING_REFUNDS, row.account, row.day - timedelta(days=LATE_DAYS + REFUND_DAYS))
+    for number in payments:
+        under_lock(BY, partial(_tell_payment, number=number), stream=number)
+    for number in refunds:
+        under_lock(BY, partial(_tell_refund, number=number), refund=number)
+    return len(payments) + len(refunds)
 
 
-def _tell_payments(params: list[Any]) -> int:
-    numbers = _numbers(MISSING_PAYMENTS, params)
-    for number in numbers:
-
-        def tell(work: Work, number: str = number) -> None:
-            stream = work.stream(number)
-            cases.open_case(
-                work, DiscrepancyKind.STATEMENT, number, _not_named(number, stream.account), stream=stream,
-                amount_minor=stream.captured_minor, channel_reference=stream.channel_reference, paid_at=stream.paid_at,
-            )  # fmt: skip
-
-        under_lock(BY, tell, stream=number)
-    return len(numbers)
+def _tell_payment(work: Work, number: str) -> None:
+    stream = work.stream(number)
+    _open_once(
+        work, number, _not_named(number, stream.account), stream=stream, amount_minor=stream.captured_minor,
+        channel_reference=stream.channel_reference, paid_at=stream.paid_at,
+    )  # fmt: skip
 
 
-def _tell_refunds(params: list[Any]) -> int:
-    numbers = _numbers(MISSING_REFUNDS, params)
-    for number in numbers:
-
-        def tell(work: Work, number: str = number) -> None:
-            refund = work.refund(number)
-            stream = work.stream_of(refund)
-            cases.open_case(
-                work, DiscrepancyKind.STATEMENT, number, _not_named(number, stream.account), stream=stream,
-                refund=refund, amount_minor=refund.amount_minor, channel_reference=refund.channel_reference,
-            )  # fmt: skip
-
-        under_lock(BY, tell, refund=number)
-    return len(numbers)
-
-
-def _numbers(sql: str, params: list[Any]) -> list[str]:
-    return [str(row[0]) for row in flight.fly([Statement(sql, params)], get_settings().DATABASE)[0]]
+def _tell_refund(work: Work, number: str) -> None:
+    refund = work.refund(number)
+    stream = work.stream_of(refund)
+    _open_once(
+        work, number, _not_named(number, stream.account), stream=stream, refund=refund,
+        amount_minor=refund.amount_minor, channel_reference=refund.channel_reference,
+    )  # fmt: skip
 
 
 def _not_named(number: str, account: str) -> str:
     return f"{number} is done here, and the statements of {account} around that day do not name it."
 
 
-def _span(day: date) -> tuple[datetime, datetime]:
-    return _start(day), _start(day) + timedelta(days=1)
+def _numbers(sql: str, account: str, since: date) -> list[str]:
+    statement = Statement(sql, [account, datetime.combine(since, time(), UTC)])
+    return [str(row[0]) for row in flight.fly([statement], get_settings().DATABASE)[0]]
 
 
-def _start(day: date) -> datetime:
-    return datetime.combine(day, time(), UTC)
+# --- cases ---
+
+
+def _open_once(work: Work, subject: str, summary: str, **facts: Any) -> None:
+    """What a person resolved is not opened again by the same words: a day may be compared several times."""
+    known = Discrepancy.objects.using(work.using).filter(
+        kind=DiscrepancyKind.STATEMENT, subject=subject, summary=summary
+    )
+    if not known.exists():
+        cases.open_case(work, DiscrepancyKind.STATEMENT, subject, summary, **facts)
+
+
+def _open_alone_once(
+    kind: DiscrepancyKind, account: str, subject: str, summary: str, amount_minor: int = 0, currency: str = ""
+) -> None:
+    using = get_settings().DATABASE
+    if not Discrepancy.objects.using(using).filter(kind=kind, account=account, subject=subject).exists():
+        case = cases.new_alone(kind, account, subject, summary, clock.read_now(), amount_minor, currency)
+        flight.fly([flight.insert(case, "ON CONFLICT DO NOTHING")], using)
+
+
+def _is_same_merchant(one: str, other: str) -> bool:
+    try:
+        channels = [registry.channel(one), registry.channel(other)]
+    except ChannelError:
+        return False
+    return len({(type(channel), channel.merchant) for channel in channels}) == 1

@@ -51,7 +51,7 @@ _DISPUTES_WITHOUT_MONEY = frozenset(
     {"warning_needs_response", "warning_under_review", "warning_closed", "won", "prevented"}
 )
 _PAYMENT_LINES = frozenset({"charge", "payment"})
-_REFUND_LINES = frozenset({"refund", "payment_refund"})
+_REFUND_LINES = frozenset({"refund", "payment_refund", "refund_failure"})
 
 Record = dict[str, Any]
 
@@ -259,13 +259,17 @@ def statement_line(record: Record) -> StatementLine | None:
     kind, source = _text(record, "type"), record.get("source")
     if kind not in _PAYMENT_LINES | _REFUND_LINES:
         return None
+    is_refund = isinstance(source, dict) and source.get("object") == "refund"
+    if source is None or (kind == "refund_failure" and not is_refund):
+        return None  # of nothing that can be looked up
     inner = _object(source, "source")
     currency, stated = _currency(inner), metadata(inner)
     if kind in _REFUND_LINES:
         return StatementLine(
             "refund", _clean(stated.get(REFUND, "")), identifier(inner, "re_", "pyr_"),
-            from_wire(inner, "amount", currency), currency, moment(record, "created"), _text(inner, "status"),
-            _clean(stated.get(NUMBER, "")), _REFUND_STATES.get(_text(inner, "status"), RefundState.IN_PROGRESS),
+            from_wire(inner, "amount", currency), currency, moment(record, "created"), _text(inner, "status", ""),
+            _clean(stated.get(NUMBER, "")), _came_to(kind, inner),
+            _text(inner, "payment_intent", ""),
         )  # fmt: skip
     intent = inner.get("payment_intent")
     reference = identifier({"id": intent}, "pi_") if intent is not None else identifier(inner, "ch_", "py_")
@@ -273,6 +277,13 @@ def statement_line(record: Record) -> StatementLine | None:
         "payment", _clean(stated.get(NUMBER, "")), reference, from_wire(inner, "amount_captured", currency), currency,
         moment(record, "created"), _text(inner, "status"),
     )  # fmt: skip
+
+
+def _came_to(kind: str, refund: Record) -> RefundState:
+    """What a refund came to: one that failed later gives its money back in a transaction of its own."""
+    if kind == "refund_failure":
+        return RefundState.FAILED
+    return _REFUND_STATES.get(_text(refund, "status", ""), RefundState.IN_PROGRESS)
 
 
 def page(record: Record) -> tuple[list[Record], bool]:

@@ -52,6 +52,10 @@ SENTENCES = (
     gettext_noop("%(number)s is done here, and the statements of %(account)s around that day do not name it."),
     gettext_noop("The statement of %(account)s for %(day)s cannot be had or compared: %(words)s"),
     gettext_noop("fetched and compared"),
+    gettext_noop(
+        "%(account)s lists %(count)s more lines of %(day)s under numbers like ours that nobody here knows:"
+        ' does another installation use the account? Give each its own PAYONCE["NUMBER_PREFIX"].'
+    ),
     # Our own rows.
     gettext_noop("%(number)s took surplus money, and there is no case about it."),
     gettext_noop("%(number)s is the keeper of its order, and its row does not say so."),

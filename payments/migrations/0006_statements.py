@@ -1,4 +1,4 @@
-"""Channels' statements: days and lines."""
+"""Channels' statements: days and lines, and the index by which money that no statement names is found."""
 
 import django.db.models.deletion
 from django.db import migrations, models
@@ -7,6 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
+        ('payonce_orders', '0004_names'),
         ('payonce_payments', '0005_last_sent'),
     ]
 
@@ -31,8 +32,6 @@ class Migration(migrations.Migration):
                 'verbose_name': 'statement',
                 'verbose_name_plural': 'statements',
                 'db_table': 'payonce_statement_day',
-                'indexes': [models.Index(condition=models.Q(('next_try_at__isnull', False)), fields=['next_try_at'], name='payonce_statement_due'), models.Index(fields=['-day'], name='payonce_statement_by_day')],
-                'constraints': [models.UniqueConstraint(fields=('account', 'day'), name='payonce_statement_once'), models.CheckConstraint(condition=models.Q(('fetched_at__isnull', False), ('compared_at__isnull', True), _connector='OR'), name='payonce_statement_order')],
             },
         ),
         migrations.CreateModel(
@@ -44,19 +43,62 @@ class Migration(migrations.Migration):
                 ('number', models.CharField(blank=True, default='', max_length=128, verbose_name='number')),
                 ('channel_reference', models.CharField(blank=True, default='', max_length=128, verbose_name='channel reference')),
                 ('payment_number', models.CharField(blank=True, default='', max_length=128, verbose_name='number of the payment')),
+                ('payment_reference', models.CharField(blank=True, default='', max_length=128, verbose_name='reference of the payment')),
                 ('amount_minor', models.BigIntegerField(verbose_name='amount')),
                 ('currency', models.CharField(max_length=3, verbose_name='currency')),
                 ('at', models.DateTimeField(blank=True, null=True, verbose_name='at (channel)')),
                 ('state', models.CharField(blank=True, default='', max_length=64, verbose_name='state')),
                 ('came_to', models.CharField(default='DONE', max_length=12, verbose_name='came to')),
-                ('statement', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='lines', to='payonce_payments.statementday', verbose_name='statement')),
             ],
             options={
                 'verbose_name': 'statement line',
                 'verbose_name_plural': 'statement lines',
                 'db_table': 'payonce_statement_line',
-                'indexes': [models.Index(fields=['account', 'number'], name='payonce_line_number'), models.Index(condition=models.Q(('channel_reference', ''), _negated=True), fields=['account', 'channel_reference'], name='payonce_line_ref'), models.Index(condition=models.Q(('payment_number', ''), _negated=True), fields=['account', 'payment_number'], name='payonce_line_payment')],
-                'constraints': [models.CheckConstraint(condition=models.Q(('kind__in', ('payment', 'refund'))), name='payonce_line_kind')],
             },
+        ),
+        migrations.AddIndex(
+            model_name='stream',
+            index=models.Index(condition=models.Q(('succeeded_at__isnull', False)), fields=['account', 'succeeded_at'], name='payonce_stream_known'),
+        ),
+        migrations.AddIndex(
+            model_name='statementday',
+            index=models.Index(condition=models.Q(('next_try_at__isnull', False)), fields=['next_try_at'], name='payonce_statement_due'),
+        ),
+        migrations.AddIndex(
+            model_name='statementday',
+            index=models.Index(fields=['-day'], name='payonce_statement_by_day'),
+        ),
+        migrations.AddConstraint(
+            model_name='statementday',
+            constraint=models.UniqueConstraint(fields=('account', 'day'), name='payonce_statement_once'),
+        ),
+        migrations.AddConstraint(
+            model_name='statementday',
+            constraint=models.CheckConstraint(condition=models.Q(('fetched_at__isnull', False), ('compared_at__isnull', True), _connector='OR'), name='payonce_statement_order'),
+        ),
+        migrations.AddField(
+            model_name='statementline',
+            name='statement',
+            field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='lines', to='payonce_payments.statementday', verbose_name='statement'),
+        ),
+        migrations.AddIndex(
+            model_name='statementline',
+            index=models.Index(fields=['account', 'number'], name='payonce_line_number'),
+        ),
+        migrations.AddIndex(
+            model_name='statementline',
+            index=models.Index(condition=models.Q(('channel_reference', ''), _negated=True), fields=['account', 'channel_reference'], name='payonce_line_ref'),
+        ),
+        migrations.AddIndex(
+            model_name='statementline',
+            index=models.Index(condition=models.Q(('payment_number', ''), _negated=True), fields=['account', 'payment_number'], name='payonce_line_payment'),
+        ),
+        migrations.AddIndex(
+            model_name='statementline',
+            index=models.Index(condition=models.Q(('payment_reference', ''), _negated=True), fields=['account', 'payment_reference'], name='payonce_line_pay_ref'),
+        ),
+        migrations.AddConstraint(
+            model_name='statementline',
+            constraint=models.CheckConstraint(condition=models.Q(('kind__in', ('payment', 'refund'))), name='payonce_line_kind'),
         ),
     ]

@@ -54,6 +54,7 @@ class StatementLine(models.Model):
     number = models.CharField(_("number"), max_length=128, blank=True, default="")
     channel_reference = models.CharField(_("channel reference"), max_length=128, blank=True, default="")
     payment_number = models.CharField(_("number of the payment"), max_length=128, blank=True, default="")
+    payment_reference = models.CharField(_("reference of the payment"), max_length=128, blank=True, default="")
     amount_minor = models.BigIntegerField(_("amount"))
     currency = models.CharField(_("currency"), max_length=3)
     at = models.DateTimeField(_("at (channel)"), null=True, blank=True)
@@ -74,6 +75,9 @@ class StatementLine(models.Model):
             ),
             models.Index(
                 fields=["account", "payment_number"], name="payonce_line_payment", condition=~Q(payment_number="")
+            ),
+            models.Index(
+                fields=["account", "payment_reference"], name="payonce_line_pay_ref", condition=~Q(payment_reference="")
             ),
         ]
 

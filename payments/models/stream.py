@@ -108,6 +108,9 @@ class Stream(models.Model):
             models.Index(
                 fields=["account", "next_check_at"], name="payonce_stream_due", condition=Q(next_check_at__isnull=False)
             ),
+            models.Index(
+                fields=["account", "succeeded_at"], name="payonce_stream_known", condition=Q(succeeded_at__isnull=False)
+            ),
             models.Index(fields=["-created_at"], name="payonce_stream_created"),
             models.Index(fields=["state", "-created_at"], name="payonce_stream_by_state"),
             models.Index(fields=["channel_reference"], name="payonce_stream_ref_search"),

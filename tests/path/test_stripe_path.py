@@ -11,11 +11,12 @@ from payonce.channels.messages import HttpRequest, HttpResponse
 from payonce.channels.sandbox import testing
 from payonce.channels.sandbox.testing import RunningSandbox
 from payonce.orders.models import Order
-from payonce.payments import cache, close, expire, poll, sweep
+from payonce.payments import cache, close, expire, poll, statements, sweep
 from payonce.payments.models import Discrepancy, Notification, Refund, Stream
 from payonce.payments.pay import PayCode, pay_order
 from payonce.payments.refund import request_refund, run_refund
 from tests.channels.stripe.world import listen
+from tests.clock import movable_clock
 from tests.factories import open_order
 
 AMOUNT = 1_000
@@ -265,3 +266,21 @@ def test_stale_notification_is_refused_and_makes_the_channel_asked(shop: Running
     sweep.sweep_poll()
     order.refresh_from_db()
     assert (order.state, order.keeper) == ("PAID", stream.number)
+
+
+def test_a_refund_made_in_the_dashboard_is_seen_in_the_statement(shop: RunningSandbox) -> None:
+    """M1: it carries no number of ours, and its notification was lost."""
+    with movable_clock() as clock:
+        order = open_order()
+        stream = stream_of(order)
+        assert shop.control.pay(stream.number, account="stripe").ok
+        settled(shop, stream)
+        shop.control.fault("notify", "lose", times=None)
+        shop.control.outside_refund(stream.number, 300, account="stripe")
+        for _ in range(2):
+            clock.advance(86_400)
+            statements.plan_days()
+            for day in statements.unfinished(["stripe"]):
+                statements.carry_on(day)
+        case = Discrepancy.objects.get()
+        assert (case.kind, case.subject, case.amount_minor) == ("outside_refund", stream.number, 300)

@@ -126,3 +126,11 @@ def test_bill_is_fetched_only_from_alipay_over_tls(url: str, called: str) -> Non
     outcome = run(AlipayChannel("alipay", SHOP).statement(date(2020, 7, 22)), answer)
     assert asked == ([called] if called else [])
     assert isinstance(outcome, Known if called else Unknown)
+
+
+def test_a_quotation_mark_that_swallows_a_line_is_refused() -> None:
+    """A title may begin with one: the next line would be gone without a word."""
+    head = "支付宝交易号,商户订单号,业务类型,商品名称,完成时间,订单金额(元),退款批次号/请求号"
+    rows = ['T1,po1,交易,"A,2026-03-01 10:00:00,10.00,', 'T2,po2,交易,B",2026-03-01 10:00:00,10.00,']
+    with pytest.raises(MalformedError):
+        read_bill(zipped("\r\n".join([head, *rows, ""])))

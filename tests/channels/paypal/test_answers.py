@@ -31,6 +31,7 @@ from payonce.channels.messages import (
     Unknown,
 )
 from payonce.channels.paypal import PayPalChannel
+from payonce.channels.paypal_events import read_statement
 from payonce.channels.paypal_wire import MalformedError, read_amount, write_amount
 from payonce.channels.sandbox.skins.certificates import new_certificate
 from payonce.channels.sandbox.skins.paypal import PayPalSkin
@@ -398,3 +399,29 @@ def test_a_shop_that_goes_live_at_the_sandbox_is_told(options):
     assert checks.problems({"paypal": {name: value for name, value in options.items() if name != "base_url"}}) == []
     (found,) = checks.problems({"paypal": {**options, "base_url": "https://api-m.sandbox.paypal.com"}})
     assert (found.id, found.deploy_only) == ("E111", True)
+
+
+def listed(code: str, status: str, currency: str = "EUR", number: str = "po1") -> list[Any]:
+    info = {
+        "transaction_event_code": code, "transaction_status": status, "transaction_id": "C1", "custom_field": number,
+        "invoice_id": "po1", "transaction_amount": {"value": "10.00", "currency_code": currency},
+        "transaction_initiation_date": "2026-03-01T10:00:00+0000",
+    }  # fmt: skip
+    lines, _pages = read_statement({"total_pages": 1, "transaction_details": [{"transaction_info": info}]})
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "came_to"),
+    [("T0006", "S", [RefundState.DONE]), ("T0006", "V", [RefundState.DONE]), ("T0006", "P", []), ("T0006", "D", []),
+     ("T1107", "S", [RefundState.DONE]), ("T1107", "P", [RefundState.IN_PROGRESS]), ("T1107", "D", [])],
+)  # fmt: skip
+def test_a_statements_line_says_what_became_of_it(code, status, came_to):
+    """A payment that was given back since was a payment; a refund on its way is not listed again."""
+    assert [line.came_to for line in listed(code, status)] == came_to
+
+
+def test_a_line_in_a_foreign_currency_stops_the_day_only_if_it_is_ours():
+    assert listed("T0006", "S", "XTS", number="") == []
+    with pytest.raises(MalformedError):
+        listed("T0006", "S", "XTS")

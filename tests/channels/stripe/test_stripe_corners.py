@@ -15,6 +15,7 @@ from payonce.channels.messages import (
     RefusedKind,
     Unknown,
 )
+from payonce.channels.stripe.objects import statement_line
 from tests.channels.stripe.world import PRICE, Merchant
 
 DAY = 86_400
@@ -337,6 +338,17 @@ def test_statement_names_payments_refunds_and_their_numbers(merchant: Merchant) 
     assert not [line for line in lines.value if line.number == unpaid.number]
 
 
+def test_a_refund_that_failed_later_and_what_has_no_source() -> None:
+    source = {"id": "re_1", "object": "refund", "amount": 300, "currency": "eur", "status": "failed", "payment_intent": "pi_1",
+              "metadata": {"payonce_refund": "pos01rs1", "payonce_number": "pos01"}}  # fmt: skip
+    row = {"type": "refund_failure", "created": 1_770_000_000, "source": source}
+    line = statement_line(row)
+    assert line is not None
+    assert (line.came_to, line.number, line.payment_reference) == (RefundState.FAILED, "pos01rs1", "pi_1")
+    for kind, other in (("refund_failure", {**source, "object": "charge"}), ("charge", None), ("refund", None)):
+        assert statement_line({**row, "type": kind, "source": other}) is None
+
+
 def test_statement_is_read_over_several_pages(merchant: Merchant) -> None:
     numbers = {merchant.paid_stream().number for _ in range(3)}
     for _ in range(70):
@@ -345,7 +357,9 @@ def test_statement_is_read_over_several_pages(merchant: Merchant) -> None:
     lines = run(merchant.channel.statement(datetime.now(UTC).date()))
     assert isinstance(lines, Known)
     assert numbers <= {line.number for line in lines.value}
-    assert len({line.channel_reference for line in lines.value}) == len(lines.value)
+    done = [line.channel_reference for line in lines.value if line.came_to is RefundState.DONE]
+    assert len(set(done)) == len(done)  # a refund that failed later stands there twice, and failed both times
+    assert {line.payment_reference[:3] for line in lines.value if line.kind == "refund"} == {"pi_"}
 
 
 def test_statement_faults_are_played(merchant: Merchant) -> None:

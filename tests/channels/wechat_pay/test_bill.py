@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from payonce.channels import wechat_pay_bill
-from payonce.channels.messages import HttpResponse, Known, Refused, RefusedKind, TransportError, Unknown
+from payonce.channels.messages import HttpResponse, Known, RefundState, Refused, RefusedKind, TransportError, Unknown
 from payonce.channels.sandbox.wire import MalformedError
 from tests.channels.wechat_pay.offline import Desk, error
 from tests.channels.wechat_pay.simulator import Merchant, WeChatSimulator
@@ -59,6 +59,21 @@ def address(desk: Desk, data: bytes, **changes: Any) -> HttpResponse:
 def file(data: bytes) -> HttpResponse:
     """The download has no signature."""
     return HttpResponse(200, {}, gzip.compress(data))
+
+
+@pytest.mark.parametrize(
+    ("status", "came_to"),
+    [("SUCCESS", RefundState.DONE), ("FAIL", RefundState.FAILED), ("CHANGE", RefundState.ATTENTION),
+     ("PROCESSING", RefundState.IN_PROGRESS), ("NEW", RefundState.IN_PROGRESS)],
+)  # fmt: skip
+def test_a_refund_came_to_what_its_line_says(status: str, came_to: RefundState) -> None:
+    (line,) = wechat_pay_bill.read(bill(REFUND.replace("PROCESSING", status)))
+    assert (line.came_to, line.payment_reference) == (came_to, "4200001")
+
+
+def test_a_refund_made_in_the_merchant_platform_is_a_line_too() -> None:
+    (line,) = wechat_pay_bill.read(bill(REFUND.replace("`po1s01rs1", "`0")))
+    assert (line.number, line.channel_reference, line.payment_number) == ("", "5030", "po1s01")
 
 
 @pytest.mark.parametrize("end", ["\r\n", "\n"])
