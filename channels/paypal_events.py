@@ -206,7 +206,7 @@ def _line(info: Any) -> StatementLine | None:
     came_to = _CAME_TO[kind].get(status) if kind else None
     if came_to is None:
         return None
-    ours = read_text(info, "custom_field", optional=True)
+    ours, invoice = (read_text(info, name) if info.get(name) else "" for name in ("custom_field", "invoice_id"))
     if not ours and _currency(info) not in DECIMALS:
         return None  # somebody else's, in a currency that none of ours can have
     minor, currency = _signed_amount(info.get("transaction_amount"))
@@ -214,7 +214,7 @@ def _line(info: Any) -> StatementLine | None:
     reference = read_text(info, "transaction_id")
     return StatementLine(
         kind, ours, reference if kind == "refund" else "", abs(minor), currency, read_moment(info.get("transaction_initiation_date")),
-        status, read_text(info, "invoice_id", optional=True), came_to,
+        status, invoice, came_to,
     )  # fmt: skip
 
 
