@@ -753,12 +753,13 @@ def test_refunds_of_a_dashboard_are_matched_by_the_payments_reference(channel, c
     assert Discrepancy.objects.get().kind == "outside_refund"
 
 
-def test_two_refunds_there_under_one_request_number_are_two(channel, clock):
+@pytest.mark.parametrize("number", ["", "1"])
+def test_two_refunds_there_under_one_request_number_are_two(number, channel, clock):
     """Alipay's reference of a refund is the trade's."""
     stream = settled()
     answers(channel, stream)
     at = read_clock()
-    theirs = Refund(number="1", amount_minor=300, currency="CNY")
+    theirs = Refund(number=number, amount_minor=300, currency="CNY")
     lists(channel, payment(stream), *(
         refunded(theirs, stream, channel_reference="trade", at=moment) for moment in (at, at + timedelta(minutes=5))
     ))  # fmt: skip

@@ -18,14 +18,14 @@ BUILDS = (
         "Where a line and a stream differ, the channel is not asked.",
         ("L1", "M1"),
         (f"{TESTS}::test_money_that_every_message_lost_is_learnt_from_the_channel_that_the_statement_makes_us_ask",),
-        (Change(CHECK, "    if number not in asked:\n        _ask(number)\n", "    if number not in asked:\n"),),
+        (Change(CHECK, "    if not _ask(look, number):\n        return True\n\n    def decide", "    def decide"),),
     ),
     Saboteur(
         "no-answer-settles-a-statement",
         "A day counts as compared although the channel did not answer what it was asked.",
         ("S4", "M1"),
         (f"{TESTS}::test_without_an_answer_to_the_question_the_day_is_compared_again",),
-        (Change(CHECK, "        raise NotAnswered(f\"no answer about {number}\")\n", "        return\n"),),
+        (Change(CHECK, "    if look.unanswered:\n", "    if False:\n"),),
     ),
     Saboteur(
         "absence-judged-too-early",
@@ -33,13 +33,13 @@ BUILDS = (
         ("M1", "S14"),
         (f"{TESTS}::test_money_that_the_neighbouring_day_names_is_not_missing",
          f"{TESTS}::test_a_day_that_is_still_missing_tells_nothing_about_money_that_no_other_names"),
-        (Change(CHECK, "        if near >= {day - timedelta(days=1), day, day + timedelta(days=1)}:\n", "        if near:\n"),),
+        (Change(CHECK, 'HERE.format(at="COALESCE(s.paid_at, s.succeeded_at)", after=1)', '"TRUE"'),),
     ),
     Saboteur(
         "outside-refund-left-in-the-statement",
         "Where only the statement tells of money that was given back at the channel, no case is opened.",
         ("M1",),
         (f"{TESTS}::test_money_given_back_there_is_a_case_where_only_the_statement_tells",),
-        (Change(CHECK, "    if capabilities is None or capabilities.states_refunded:\n", "    if True:\n"),),
+        (Change(CHECK, "    if stream.channel_refunded_minor >= moved_minor(work, stream) + amount:\n", "    if True:\n"),),
     ),
 )  # fmt: skip
