@@ -53,7 +53,7 @@ def run_due(limit: int = 10) -> int:
     at = clock.read_now()
     for row in sorted(claimed, key=lambda row: row.day):
         try:
-            if at - row.created_at >= TELL_AFTER:  # also where every try of it ends its process
+            if at - row.wanted_at >= TELL_AFTER:  # also where every try of it ends its process
                 _tell_late(row, at)
             carry_on(row)
         except DatabaseError:
@@ -67,7 +67,7 @@ def plan_days() -> int:
     at, last = clock.read_now(), last_day()
     known = dict(StatementDay.objects.using(using).values_list("account").annotate(Max("day")))
     rows = [
-        StatementDay(account=account, day=day, next_try_at=at, created_at=at)
+        StatementDay(account=account, day=day, next_try_at=at, wanted_at=at)
         for account in accounts_with_statements()
         for day in _days(known.get(account), last)
     ]
@@ -97,8 +97,9 @@ def ask_again(account: str, day: date) -> StatementDay:
     using, at = get_settings().DATABASE, clock.read_now()
     row, _is_new = StatementDay.objects.using(using).update_or_create(
         account=account, day=day,
-        defaults={"fetched_at": None, "compared_at": None, "next_try_at": at + timedelta(seconds=CLAIM_SECONDS)},
-        create_defaults={"created_at": at, "next_try_at": at + timedelta(seconds=CLAIM_SECONDS)},
+        defaults={
+            "fetched_at": None, "compared_at": None, "wanted_at": at, "next_try_at": at + timedelta(seconds=CLAIM_SECONDS),
+        },
     )  # fmt: skip
     return row
 
@@ -184,7 +185,7 @@ def _finish(row: StatementDay, compared: statement_check.Compared) -> None:
             return
         row.compared_at, row.next_try_at, row.last_answer = at, None, ""
         row.difference_count, row.foreign_count = compared.differences, compared.foreign
-        if days.filter(account=row.account, compared_at=None, created_at__lte=at - TELL_AFTER).exists():
+        if days.filter(account=row.account, compared_at=None, wanted_at__lte=at - TELL_AFTER).exists():
             return
         for case in _cases(row.account).exclude(state=DiscrepancyState.RESOLVED).select_for_update():
             cases.resolve_alone(case, Decision.AUTOMATIC, "payonce", "fetched and compared", at)
@@ -194,7 +195,7 @@ def _finish(row: StatementDay, compared: statement_check.Compared) -> None:
 def _try_later(row: StatementDay, why: str, seconds: int = TRY_SECONDS) -> None:
     """No statement yet is only a delay. From the third day on a person is told, once for all days of the account."""
     using, at = get_settings().DATABASE, clock.read_now()
-    is_late = at - row.created_at >= TELL_AFTER
+    is_late = at - row.wanted_at >= TELL_AFTER
     row.next_try_at = at + timedelta(seconds=TRY_SELDOM_SECONDS if is_late else seconds)
     row.last_answer = _clean(why, 200)
     row.save(using=using, update_fields=["next_try_at", "last_answer"])

@@ -26,7 +26,7 @@ class Migration(migrations.Migration):
                 ('next_try_at', models.DateTimeField(blank=True, null=True, verbose_name='next try')),
                 ('try_count', models.IntegerField(default=0, verbose_name='tries')),
                 ('last_answer', models.CharField(blank=True, default='', max_length=200, verbose_name='last answer')),
-                ('created_at', models.DateTimeField(verbose_name='created at')),
+                ('wanted_at', models.DateTimeField(verbose_name='wanted since')),
             ],
             options={
                 'verbose_name': 'statement',

@@ -8,8 +8,9 @@ from django.utils.translation import gettext_lazy as _
 class StatementDay(models.Model):
     """One day of one account, in the channel's own calendar. Fetched, then compared with our rows; due until both are done.
 
-    `next_try_at` is None once there is nothing left to do. `difference_count` counts the lines and rows for which the
-    comparison had to ask or tell somebody, `foreign_count` the lines about other people's numbers.
+    `wanted_at` is when it was planned, or asked for once more. `next_try_at` is None once there is nothing left to do.
+    `difference_count` counts the lines and rows for which the comparison had to ask or tell somebody, `foreign_count` the
+    lines about other people's numbers.
     """
 
     account = models.CharField(_("channel account"), max_length=32)
@@ -22,7 +23,7 @@ class StatementDay(models.Model):
     next_try_at = models.DateTimeField(_("next try"), null=True, blank=True)
     try_count = models.IntegerField(_("tries"), default=0)
     last_answer = models.CharField(_("last answer"), max_length=200, blank=True, default="")
-    created_at = models.DateTimeField(_("created at"))
+    wanted_at = models.DateTimeField(_("wanted since"))
 
     class Meta:
         verbose_name = _("statement")

@@ -506,7 +506,7 @@ def test_a_statement_is_fetched_and_compared_again_by_one_click(operator: Any) -
     line = StatementLine("payment", stream.number, "other", stream.amount_minor, stream.currency, read_clock())
     ScriptedChannel.answers["scripted_a", "statement"].append(Known((line,)))
     answer_paid(stream, reference=stream.channel_reference)
-    day = StatementDay.objects.create(account="scripted_a", day=date(2026, 3, 1), created_at=read_clock())
+    day = StatementDay.objects.create(account="scripted_a", day=date(2026, 3, 1), wanted_at=read_clock())
     response = confirm(operator("Support", "sue"), day, "compare")
     assert "Compared: 1 lines, 1 differences." in texts(response)
     assert Discrepancy.objects.get().kind == DiscrepancyKind.SECOND_CAPTURE
@@ -517,5 +517,5 @@ def test_a_statement_is_fetched_and_compared_again_by_one_click(operator: Any) -
 
 
 def test_a_statement_of_an_account_that_is_gone_cannot_be_fetched(operator: Any) -> None:
-    day = StatementDay.objects.create(account="gone", day=date(2026, 3, 1), created_at=read_clock())
+    day = StatementDay.objects.create(account="gone", day=date(2026, 3, 1), wanted_at=read_clock())
     assert "channel has no statements" in operator("Support").get(page_of(day)).content.decode()

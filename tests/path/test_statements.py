@@ -432,7 +432,7 @@ def test_a_day_that_cannot_be_applied_stays_due_and_says_why(channel, clock, mon
 def test_an_account_that_is_not_configured_any_more_stops_nobody_else(channel, clock, settings):
     sweep.sweep_statement()
     StatementDay.objects.update(next_try_at=read_clock())
-    StatementDay.objects.create(account="gone", day=date(2026, 1, 1), next_try_at=read_clock(), created_at=read_clock())
+    StatementDay.objects.create(account="gone", day=date(2026, 1, 1), next_try_at=read_clock(), wanted_at=read_clock())
     assert sweep.sweep_statement() == 1
 
 
@@ -589,7 +589,7 @@ def test_a_day_whose_comparison_always_fails_comes_to_a_person(channel, clock, m
 def test_a_day_whose_every_try_ends_its_process_comes_to_a_person(channel, clock):
     sweep.sweep_statement()
     at = read_clock()
-    StatementDay.objects.update(next_try_at=at, compared_at=None, created_at=at - 4 * DAY, last_answer="")
+    StatementDay.objects.update(next_try_at=at, compared_at=None, wanted_at=at - 4 * DAY, last_answer="")
     with pytest.raises(KeyboardInterrupt), mock.patch.object(statements, "carry_on", side_effect=KeyboardInterrupt):
         sweep.sweep_statement()
     assert Discrepancy.objects.get().subject == statements.LATE
