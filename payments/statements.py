@@ -20,9 +20,11 @@ from payonce.orders.locks import set_timeouts
 from payonce.payments import clock, flight, statement_check
 from payonce.payments.call import call, why_not
 from payonce.payments.flight import Statement
+from payonce.payments.locks import lock_case
 from payonce.payments.models import Discrepancy, StatementDay, StatementLine
 from payonce.payments.statuses import Decision, DiscrepancyKind, DiscrepancyState
 from payonce.payments.transitions import cases
+from payonce.payments.transitions.cases import CaseMove
 
 log = logging.getLogger("payonce.statements")
 READY_AFTER = timedelta(days=1, hours=4)
@@ -148,13 +150,12 @@ def _store(row: StatementDay, lines: tuple[Line, ...]) -> None:
     at = clock.read_now()
     with transaction.atomic(using=using, durable=True):
         set_timeouts()
-        StatementDay.objects.using(using).select_for_update().get(pk=row.pk)
         kept = StatementLine.objects.using(using).filter(statement=row)
+        row.fetched_at, row.line_count = at, len(lines) or kept.count()
+        row.save(using=using, update_fields=["fetched_at", "line_count"])  # the second one waits here for the first
         if lines:
             kept.delete()
             StatementLine.objects.using(using).bulk_create([_line(row, line) for line in lines], batch_size=1_000)
-        row.fetched_at, row.line_count = at, len(lines) or kept.count()
-        row.save(using=using, update_fields=["fetched_at", "line_count"])
 
 
 def _line(row: StatementDay, line: Line) -> StatementLine:
@@ -187,9 +188,10 @@ def _finish(row: StatementDay, compared: statement_check.Compared) -> None:
         row.difference_count, row.foreign_count = compared.differences, compared.foreign
         if days.filter(account=row.account, compared_at=None, wanted_at__lte=at - TELL_AFTER).exists():
             return
-        for case in _cases(row.account).exclude(state=DiscrepancyState.RESOLVED).select_for_update():
-            cases.resolve_alone(case, Decision.AUTOMATIC, "payonce", "fetched and compared", at)
-            case.save(using=using, update_fields=["state", "decision", "decided_by", "note", "resolved_at"])
+        for told in _cases(row.account).exclude(state=DiscrepancyState.RESOLVED):
+            case = lock_case(told.pk, using)
+            if cases.resolve_alone(case, Decision.AUTOMATIC, "payonce", "fetched and compared", at) is CaseMove.MOVED:
+                case.save(using=using, update_fields=["state", "decision", "decided_by", "note", "resolved_at"])
 
 
 def _try_later(row: StatementDay, why: str, seconds: int = TRY_SECONDS) -> None:

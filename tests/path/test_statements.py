@@ -292,7 +292,9 @@ def test_a_refund_whose_answer_was_lost_is_done_by_its_line(channel, clock):
     channel.answers[ACCOUNT, "refund"].append(Unknown("timeout"))
     run_refund(refund.number)
     lists(channel, payment(stream), refunded(refund, stream))
-    look(clock)
+    with mock.patch.object(statement_check, "follow_up") as followed:
+        look(clock)
+    assert followed.called
     assert Refund.objects.get().state == "SUCCEEDED"
     assert not Discrepancy.objects.exists()
 
@@ -343,7 +345,7 @@ def test_money_given_back_there_is_a_case_where_only_the_statement_tells(channel
     assert (case.kind, case.subject, case.amount_minor) == ("outside_refund", stream.number, 300)
     lists(channel, refunded(theirs[1], stream, came_to=RefundState.IN_PROGRESS),
           refunded(Refund(number="three", amount_minor=99, currency="CNY"), stream, came_to=RefundState.FAILED))  # fmt: skip
-    look(clock)
+    assert look(clock).difference_count == 1
     case.refresh_from_db()
     assert (case.state, case.amount_minor) == ("OPEN", 600)
 
@@ -785,12 +787,12 @@ def test_money_given_back_of_a_number_of_ours_that_is_no_stream_comes_to_a_perso
 def test_many_lines_of_another_installation_are_one_case_that_says_what_to_do(channel, clock):
     """Two shops with the same prefix and one merchant account."""
     prefix, at = get_settings().NUMBER_PREFIX, read_clock()
-    many = statements.statement_check.STRANGERS_MAX + 7
+    many = 27
     lists(
         channel, *(StatementLine("payment", f"{prefix}x{index}", f"r{index}", 500, "CNY", at) for index in range(many))
     )
     assert look(clock).difference_count == many
-    assert Discrepancy.objects.count() == statement_check.STRANGERS_MAX + 1
+    assert Discrepancy.objects.count() == 20 + 1
     told = Discrepancy.objects.get(subject="strangers")
     assert "lists 7 more lines" in told.summary
     assert "NUMBER_PREFIX" in told.summary
@@ -812,3 +814,84 @@ def test_texts_that_no_database_takes_are_cleaned(channel, clock):
     lists(channel, StatementLine("payment", "x\0", "r" * 200, 1, "CNY", None))
     look(clock)
     assert (Row.objects.get().number, len(Row.objects.get().channel_reference)) == ("x", 128)
+
+
+def test_what_follows_from_a_second_capture_starts_at_once(channel, clock, kicked):
+    stream = settled()
+    answers(channel, stream)
+    lists(channel, payment(stream), payment(stream, channel_reference="second"))
+    kicked.clear()
+    look(clock)
+    assert "payonce.refund" in kicked
+
+
+def test_a_reference_that_another_account_has_too_is_another_payment(channel, clock):
+    """References are a channel's own: two channels may name two payments alike."""
+    stream = settled()
+    twin = Stream.objects.get(pk=stream.pk)
+    twin.pk, twin.number, twin.attempt, twin.account, twin.channel_reference = (
+        None,
+        f"{stream.number}x",
+        9,
+        "scripted_b",
+        "second",
+    )
+    twin.role, twin.surplus_reason = "surplus", "duplicate"
+    twin.save(force_insert=True)
+    answers(channel, stream)
+    lists(channel, payment(stream), payment(stream, channel_reference="second"))
+    look(clock)
+    assert Stream.objects.filter(account=ACCOUNT, channel_reference="second", surplus_reason="second_capture").exists()
+
+
+def test_a_stream_that_took_nothing_has_no_second_capture(channel, clock):
+    """Its reference may be that of the prepay."""
+    stream = pending_stream(ordered())
+    Stream.objects.update(channel_reference="of-the-prepay")
+    lists(channel, payment(stream, channel_reference="of-the-payment"))
+    look(clock)
+    assert Stream.objects.count() == 1
+    assert Discrepancy.objects.get(kind="statement").subject == stream.number
+
+
+# --- exactly how far back ---
+
+
+def fetched_days(last, count):
+    """So many days are here, empty, up to `last`; returns the row of the last one."""
+    at = read_clock()
+    for index in range(count):
+        day = last - timedelta(days=index)
+        StatementDay.objects.create(account=ACCOUNT, day=day, wanted_at=at, fetched_at=at)
+    return StatementDay.objects.get(day=last)
+
+
+@pytest.mark.parametrize(("seconds", "found"), [(0, 1), (-1, 0)])
+def test_money_is_looked_for_that_became_known_three_days_before_the_compared_one(seconds, found, channel, clock):
+    row = fetched_days(date(2026, 3, 20), 10)
+    stream = settled()
+    known = datetime(2026, 3, 17, tzinfo=UTC) + timedelta(seconds=seconds)
+    Stream.objects.filter(pk=stream.pk).update(succeeded_at=known, paid_at=datetime(2026, 3, 13, 12, tzinfo=UTC))
+    assert statement_check.compare(row).differences == found
+
+
+@pytest.mark.parametrize(("days", "found"), [(15, 0), (16, 1)])
+def test_a_refund_is_missing_once_the_day_before_and_two_weeks_after_are_here(days, found, channel, clock):
+    row = fetched_days(date(2026, 3, 20), days)
+    stream = settled()
+    refund = given_back(stream)
+    run_refund(refund.number)
+    Stream.objects.update(succeeded_at=datetime(2026, 1, 1, tzinfo=UTC))
+    Refund.objects.update(first_sent_at=datetime(2026, 3, 6, 12, tzinfo=UTC))
+    assert statement_check.compare(row).differences == found
+
+
+@pytest.mark.parametrize(("seconds", "found"), [(0, 1), (-1, 0)])
+def test_a_refund_is_looked_for_that_was_sent_seventeen_days_before_the_compared_one(seconds, found, channel, clock):
+    row = fetched_days(date(2026, 3, 20), 25)
+    stream = settled()
+    refund = given_back(stream)
+    run_refund(refund.number)
+    Stream.objects.update(succeeded_at=datetime(2026, 1, 1, tzinfo=UTC))
+    Refund.objects.update(first_sent_at=datetime(2026, 3, 3, tzinfo=UTC) + timedelta(seconds=seconds))
+    assert statement_check.compare(row).differences == found

@@ -33,7 +33,7 @@ BUILDS = (
         ("M1", "S14"),
         (f"{TESTS}::test_money_that_the_neighbouring_day_names_is_not_missing",
          f"{TESTS}::test_a_day_that_is_still_missing_tells_nothing_about_money_that_no_other_names"),
-        (Change(CHECK, 'HERE.format(at="COALESCE(s.paid_at, s.succeeded_at)", after=1)', '"TRUE"'),),
+        (Change("payments/statement_sql.py", 'HERE.format(at="COALESCE(s.paid_at, s.succeeded_at)", after=1)', '"TRUE"'),),
     ),
     Saboteur(
         "outside-refund-left-in-the-statement",
