@@ -325,5 +325,5 @@ def _is_same_merchant(one: str, other: str) -> bool:
     try:
         channels = [registry.channel(one), registry.channel(other)]
     except ChannelError:
-        return False
+        return True  # an account that is gone: renamed, most likely
     return len({(type(channel), channel.merchant) for channel in channels}) == 1

@@ -535,6 +535,14 @@ def test_two_accounts_of_one_merchant_do_not_make_each_others_money_an_orphan(ch
     assert (row.difference_count, row.compared_at is None) == (0, False)
 
 
+def test_the_money_of_an_account_that_was_renamed_is_no_orphan(channel, clock):
+    stream = settled()
+    Stream.objects.update(account="its_old_name")
+    lists(channel, payment(stream))
+    look(clock)
+    assert not Discrepancy.objects.exists()
+
+
 def test_another_merchants_words_about_our_stream_come_to_a_person(channel, clock, settings):
     accounts = settings.PAYONCE["CHANNELS"]
     settings.PAYONCE = {**settings.PAYONCE, "CHANNELS": {**accounts, ACCOUNT: {**accounts[ACCOUNT], "merchant": "M-2"}}}
