@@ -249,7 +249,7 @@ def _apply_refund(work: Work, line: StatementLine) -> None:
 def _tell_outside(work: Work, number: str) -> None:
     """Money of this stream that was given back without us: what the query just told, or the statements' sum where that is more."""
     stream = work.stream(number)
-    statement = Statement(UNKNOWN_REFUNDS, [stream.account, stream.channel_number, stream.channel_reference or "-"])
+    statement = Statement(UNKNOWN_REFUNDS, [stream.account, stream.channel_number, stream.channel_reference])
     amount = int(flight.fly([statement], work.using)[0][0][0])
     if stream.channel_refunded_minor >= moved_minor(work, stream) + amount:
         return

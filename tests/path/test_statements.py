@@ -804,6 +804,51 @@ def test_many_lines_of_another_installation_are_one_case_that_says_what_to_do(ch
     told = Discrepancy.objects.get(subject="strangers")
     assert "lists 7 more lines" in told.summary
     assert "NUMBER_PREFIX" in told.summary
+    assert (told.amount_minor, told.currency) == (0, "")
+
+
+def test_twenty_lines_that_nobody_knows_are_twenty_cases(channel, clock):
+    prefix, at = get_settings().NUMBER_PREFIX, read_clock()
+    lists(channel, *(StatementLine("payment", f"{prefix}x{index}", f"r{index}", 500, "CNY", at) for index in range(20)))
+    look(clock)
+    assert set(Discrepancy.objects.values_list("kind", flat=True)) == {"orphan"}
+    assert Discrepancy.objects.count() == 20
+
+
+def test_a_long_reference_of_an_orphan_is_cut_to_its_column(channel, clock):
+    number = get_settings().NUMBER_PREFIX + "nobody"
+    lists(channel, StatementLine("payment", number, "r" * 128, 500, "CNY", read_clock()))
+    look(clock)
+    assert Discrepancy.objects.get().subject == f"{number}/{'r' * 128}"[:128]
+
+
+def test_an_outside_refund_whose_payment_is_not_answered_for_is_compared_again(channel, clock):
+    stream = settled()
+    channel.answers[ACCOUNT, "query"].append(Unknown("timeout"))
+    lists(channel, payment(stream), refunded(Refund(number="theirs", amount_minor=300, currency="CNY"), stream))
+    row = look(clock)
+    assert (row.compared_at, stream.number in row.last_answer) == (None, True)
+    assert not Discrepancy.objects.exists()
+
+
+def test_an_outside_refund_that_a_person_has_dealt_with_is_not_told_again(channel, clock):
+    stream = settled()
+    for _ in range(2):
+        answers(channel, stream, refunded_minor=300)
+    poll.poll_stream(stream.number, by="system:poll")
+    Discrepancy.objects.update(state="RESOLVED", decision="dismiss", decided_by="ann")
+    lists(channel, payment(stream), refunded(Refund(number="theirs", amount_minor=300, currency="CNY"), stream))
+    look(clock)
+    assert Discrepancy.objects.count() == 1
+
+
+def test_refunds_of_a_dashboard_count_where_the_query_tells_nothing(channel, clock):
+    stream = settled()
+    answers(channel, stream)
+    theirs = StatementLine("refund", "", "re_1", 300, "CNY", read_clock(), payment_reference=stream.channel_reference)
+    lists(channel, payment(stream), theirs)
+    look(clock)
+    assert Discrepancy.objects.get().amount_minor == 300
 
 
 def test_the_command_exits_with_4_when_the_database_goes_away(channel, clock, monkeypatch):
