@@ -90,8 +90,10 @@ def test_wrong_adapter_says_what_is_wrong(
         registry.channel("blue")
 
 
-def test_nothing_configured_is_an_error(configured: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_source", None)
+def test_nothing_configured_is_an_error(configured: dict[str, Any]) -> None:
+    registry._source = (
+        None  # `configured` puts it right; monkeypatch is older than it, and would put it back afterwards
+    )
     with pytest.raises(ChannelConfigError, match="configure"):
         registry.accounts()
 
