@@ -807,19 +807,25 @@ def test_many_lines_of_another_installation_are_one_case_that_says_what_to_do(ch
     assert (told.amount_minor, told.currency) == (0, "")
 
 
-def test_twenty_lines_that_nobody_knows_are_twenty_cases(channel, clock):
+@pytest.mark.parametrize(("many", "is_summed_up"), [(20, False), (21, True)])
+def test_twenty_lines_that_nobody_knows_are_a_case_each(many, is_summed_up, channel, clock):
     prefix, at = get_settings().NUMBER_PREFIX, read_clock()
-    lists(channel, *(StatementLine("payment", f"{prefix}x{index}", f"r{index}", 500, "CNY", at) for index in range(20)))
+    lists(
+        channel, *(StatementLine("payment", f"{prefix}x{index}", f"r{index}", 500, "CNY", at) for index in range(many))
+    )
     look(clock)
-    assert set(Discrepancy.objects.values_list("kind", flat=True)) == {"orphan"}
-    assert Discrepancy.objects.count() == 20
+    assert Discrepancy.objects.filter(kind="orphan").count() == 20
+    assert Discrepancy.objects.filter(subject="strangers").exists() is is_summed_up
 
 
-def test_a_long_reference_of_an_orphan_is_cut_to_its_column(channel, clock):
+def test_a_long_reference_of_an_orphan_is_cut_to_its_column_and_known_again(channel, clock):
     number = get_settings().NUMBER_PREFIX + "nobody"
     lists(channel, StatementLine("payment", number, "r" * 128, 500, "CNY", read_clock()))
-    look(clock)
+    row = look(clock)
     assert Discrepancy.objects.get().subject == f"{number}/{'r' * 128}"[:128]
+    Discrepancy.objects.update(state="RESOLVED", decision="dismiss", decided_by="ann")
+    statement_check.compare(row)
+    assert Discrepancy.objects.count() == 1
 
 
 def test_an_outside_refund_whose_payment_is_not_answered_for_is_compared_again(channel, clock):
